@@ -1,0 +1,61 @@
+package store
+
+import "time"
+
+// Query names everything one decision asks the store for.
+type Query struct {
+	Cases      []uint64 // case numbers read from signed evidence
+	MessageIDs []string // without angle brackets: the message's own and all it names
+	Addresses  []string // canonical keys of everyone the message names
+	Parents    bool     // also the whole messages behind MessageIDs (rule O9)
+}
+
+// Facts is the answer to a Query: all of it from one snapshot.
+type Facts struct {
+	Installation Installation
+	// Cases holds the cases asked for, those that MessageIDs lead to, and every
+	// case these were merged into. A number that is missing does not exist.
+	Cases map[uint64]CaseFacts
+	// MessageIDs leads from a Message-ID to the activities that bear it
+	// (Role own) or name it (Role referenced), oldest first.
+	MessageIDs map[string][]MessageRef
+	// Holders says who has each address now. Every address asked is present.
+	Holders map[string]Holders
+	// Parents holds the messages behind MessageIDs when Query.Parents asked.
+	Parents map[ID]Message
+}
+
+// CaseFacts is a case with what decisions ask about it.
+type CaseFacts struct {
+	Case     Case
+	Customer Contact
+	// Used tells, of the addresses asked, of the customer's, and of every
+	// address of the contacts that hold an asked one, which were used on the
+	// case and how.
+	Used map[string]Usage
+}
+
+// Usage is how an address took part in a case so far.
+type Usage struct {
+	First  time.Time `json:"first"`
+	Last   time.Time `json:"last"`
+	Sender bool      `json:"sender,omitempty"` // it wrote at least once
+}
+
+// Holders are those who have one address now; never merged, never guessed.
+type Holders struct {
+	Contacts []Contact // oldest first
+	Accounts []Account
+	Agents   []Agent
+}
+
+// MessageRef is one activity reached by a Message-ID.
+type MessageRef struct {
+	ID          ID        `json:"id"`
+	Case        uint64    `json:"case,omitempty"` // 0: on the exceptions list, or uncased
+	Own         bool      `json:"own,omitempty"`  // it bears the id; false: it only references it
+	Direction   Direction `json:"direction,omitempty"`
+	ContentHash string    `json:"content_hash,omitempty"` // of the activity that bears it
+	SubmitHash  string    `json:"submit_hash,omitempty"`
+	ReceivedAt  time.Time `json:"received_at"`
+}

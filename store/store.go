@@ -1,0 +1,217 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+)
+
+var (
+	// ErrNotFound: the record asked for does not exist.
+	ErrNotFound = errors.New("not found")
+	// ErrFull: no room left (disk, quota). Nothing was changed; the same call
+	// succeeds once there is room.
+	ErrFull = errors.New("storage is full")
+	// ErrUnavailable: the store cannot say whether the change is durable, or
+	// cannot be reached. Repeat the whole transaction later: all keys are
+	// idempotent.
+	ErrUnavailable = errors.New("storage is unavailable")
+	// ErrInUse: another process has the store open.
+	ErrInUse = errors.New("the store is in use by another process")
+	// ErrSchema: the store was written by a newer casegate, or is not ours.
+	ErrSchema = errors.New("the store has a schema this version does not know")
+)
+
+// Store is the one door to everything durable. All methods may be called
+// concurrently.
+type Store interface {
+	// Update runs fn in a read-write transaction and returns when its changes
+	// are on stable storage. fn sees its own writes. It may run more than once,
+	// alone or with others in one commit, so it must touch nothing but tx and
+	// variables it sets anew on each run. An error of fn undoes all it wrote
+	// and is returned as it is. ErrFull and ErrUnavailable as described there.
+	Update(ctx context.Context, fn func(Tx) error) error
+
+	// View runs fn on a consistent snapshot. fn must not wait for a network
+	// peer: a long view makes the embedded store's file grow.
+	View(ctx context.Context, fn func(Reader) error) error
+
+	// Stage opens a body that is written before the transaction that archives
+	// it. A staged body whose Message never commits is swept later.
+	Stage(ctx context.Context) (Body, error)
+
+	// Open streams an archived EML as received or as sent, header block and
+	// body; the caller closes it. The bytes of the body are the archived ones:
+	// Archive.Transforms says how sent bytes differ. ErrNotFound.
+	Open(ctx context.Context, id ID, as As) (io.ReadCloser, error)
+
+	// Claim leases up to n deliveries that are due and belong to nobody. The
+	// lease is durable before Claim returns; a claim not settled (crash, or
+	// until passed) comes back with Delivery.Interrupted set.
+	Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Delivery, error)
+	// Settle stores the outcome of claimed deliveries and ends their lease.
+	Settle(ctx context.Context, done ...Delivery) error
+	// NextDue is when the earliest unclaimed delivery is due; ok is false when
+	// the outbox holds none.
+	NextDue(ctx context.Context) (due time.Time, ok bool, err error)
+
+	// Verify reads everything, reports each broken promise to report (a
+	// message without its body, a digest that differs, a dangling index row)
+	// and counts what it looked at.
+	Verify(ctx context.Context, report func(Finding)) (Counts, error)
+
+	// Close waits for open transactions and releases the store.
+	Close() error
+}
+
+// Body is one message body on its way into the archive. It is not safe for
+// concurrent use.
+type Body interface {
+	io.Writer
+	// WriteTo writes the whole body again, after Seal; also inside an Update.
+	io.WriterTo
+	// Size is the number of bytes written so far.
+	Size() int64
+	// Seal ends the body; after it only Tx.Archive and Discard may use it.
+	Seal(ctx context.Context) error
+	// Discard releases what was staged unless a Message committed with it.
+	// Always call it, also after success.
+	Discard()
+}
+
+// Reader answers questions on one snapshot. A missing record is ErrNotFound.
+// Lists are in the order given and page by cursor.
+type Reader interface {
+	// Facts answers all that one decision asks, in one read.
+	Facts(Query) (Facts, error)
+
+	Installation() (Installation, error)
+
+	Case(number uint64) (Case, error)
+	Contact(ID) (Contact, error)
+	Account(ID) (Account, error)
+	Agent(ID) (Agent, error)
+	Message(ID) (Message, error)
+	// Header returns an archived header block, as received or as sent, and the
+	// fields kept apart from it (Bcc).
+	Header(ID, As) (block []byte, apart []Apart, err error)
+	Delivery(ID) (Delivery, error)
+
+	// Holders answers who has the address (a canonical key, see Key) now.
+	Holders(address string) (Holders, error)
+
+	Cases(CaseFilter, Page) ([]Case, Cursor, error)          // newest number first
+	Contacts(ContactFilter, Page) ([]Contact, Cursor, error) // oldest first
+	Accounts(Page) ([]Account, Cursor, error)                // oldest first
+	Agents(Page) ([]Agent, Cursor, error)                    // oldest first
+	Messages(MessageFilter, Page) ([]Message, Cursor, error) // newest first; of one case: oldest first
+	Deliveries(DeliveryFilter, Page) ([]Delivery, Cursor, error)
+	Log(caseNumber uint64, p Page) ([]LogEntry, Cursor, error) // oldest first
+}
+
+// Tx is a Reader that also writes. Put stores a record whole, replacing the
+// one with the same key, and keeps every index of it right.
+type Tx interface {
+	Reader
+
+	// NextCase reserves a case number; numbers grow, gaps are fine.
+	NextCase() (uint64, error)
+	PutCase(Case) error
+	PutContact(Contact) error
+	PutAccount(Account) error
+	PutAgent(Agent) error
+	PutInstallation(Installation) error
+
+	// PutMessage stores the activity. With Case set it joins that case's
+	// timeline, its Message-ID, DerivedID and those it references lead to the case, and
+	// the addresses of its sender and recipients count as used on the case.
+	// With Exception set it joins the exceptions list.
+	PutMessage(Message) error
+	// Archive stores a message's bytes, once per message. sent may be nil
+	// (never handed on); apart holds the fields cut out of received.
+	Archive(id ID, received, sent []byte, apart []Apart, body Body) error
+	// Enqueue adds a delivery to the outbox, or replaces it.
+	Enqueue(Delivery) error
+	// Record appends a row to the log of a case.
+	Record(LogEntry) error
+}
+
+// As picks one of the two EMLs of a message.
+type As string
+
+// Both come back byte for byte: one body, two header blocks.
+const (
+	AsReceived As = "received"
+	AsSent     As = "sent"
+)
+
+// Apart is a field cut out of an archived header block (Bcc): its bytes, and
+// where in the original block they stood. Putting all back, in order, restores
+// the block.
+type Apart struct {
+	Offset int    `json:"offset"`
+	Bytes  []byte `json:"bytes"`
+}
+
+// Cursor continues a list; the empty cursor is the beginning, and is returned
+// at the end.
+type Cursor string
+
+// Page asks for at most Limit rows behind After. Limit 0 is 50.
+type Page struct {
+	After Cursor
+	Limit int
+}
+
+// Max is the number of rows to return.
+func (p Page) Max() int {
+	if p.Limit <= 0 {
+		return 50
+	}
+	return p.Limit
+}
+
+// CaseFilter selects cases; zero fields select all.
+type CaseFilter struct {
+	State CaseState
+	Queue string
+}
+
+// ContactFilter selects contacts; zero fields select all.
+type ContactFilter struct {
+	Address string // canonical key, held now
+	Kind    ContactKind
+}
+
+// MessageFilter selects messages; zero fields select all.
+type MessageFilter struct {
+	Case       uint64
+	Exceptions bool // only what is on the exceptions list
+}
+
+// DeliveryFilter selects deliveries; zero fields select all.
+type DeliveryFilter struct {
+	Case    uint64
+	Message ID
+	State   DeliveryState
+	Address string // canonical key of a recipient
+}
+
+// Finding is one broken promise that Verify met.
+type Finding struct {
+	Record string `json:"record"` // kind and key, such as "message 0192…"
+	What   string `json:"what"`
+}
+
+// Counts is how many records Verify looked at.
+type Counts struct {
+	Cases      int   `json:"cases"`
+	Contacts   int   `json:"contacts"`
+	Messages   int   `json:"messages"`
+	Exceptions int   `json:"exceptions"`
+	Deliveries int   `json:"deliveries"`
+	Queued     int   `json:"queued"`
+	Bytes      int64 `json:"bytes"` // of archived EML as received
+	Findings   int   `json:"findings"`
+}
