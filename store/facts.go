@@ -7,6 +7,7 @@ type Query struct {
 	Cases      []uint64 // case numbers read from signed evidence
 	MessageIDs []string // without angle brackets: the message's own and all it names
 	Addresses  []string // canonical keys of everyone the message names
+	Contacts   []ID     // contacts named outright
 	Parents    bool     // also the whole messages behind MessageIDs (rule O9)
 }
 
@@ -21,6 +22,8 @@ type Facts struct {
 	MessageIDs map[string][]MessageRef
 	// Holders says who has each address now. Every address asked is present.
 	Holders map[string]Holders
+	// Contacts holds the contacts asked for; one that is missing does not exist.
+	Contacts map[ID]Contact
 	// Parents holds the messages behind MessageIDs when Query.Parents asked.
 	Parents map[ID]Message
 }

@@ -100,6 +100,9 @@ type Reader interface {
 
 	// Holders answers who has the address (a canonical key, see Key) now.
 	Holders(address string) (Holders, error)
+	// HeldBy answers which contacts had the address (a canonical key) at a
+	// time, oldest first: how a Link is expanded on read. No contact is no error.
+	HeldBy(address string, at time.Time) ([]Contact, error)
 
 	Cases(CaseFilter, Page) ([]Case, Cursor, error)          // newest number first
 	Contacts(ContactFilter, Page) ([]Contact, Cursor, error) // oldest first

@@ -1,0 +1,148 @@
+package resolver
+
+import (
+	"slices"
+
+	"github.com/casegate/casegate/store"
+)
+
+// The actions of the inbound table. Each fills in the decision; none of them
+// changes the customer of an existing case.
+
+func except(reason string) func(*inbound) {
+	return func(in *inbound) { in.d.Action, in.d.Exception = Except, reason }
+}
+
+func (in *inbound) duplicate() {
+	in.d.Action, in.d.Original = Duplicate, in.original
+	in.note("same Message-ID and content as message %s: nothing is done twice", in.original.ID)
+}
+
+func (in *inbound) linkOnly() {
+	in.d.Action = Link
+	in.join()
+	in.note("linked to case %d, whose state stays %s", in.d.Case.Number, in.d.Case.State)
+}
+
+func (in *inbound) link() {
+	in.linkOnly()
+	in.newcomer()
+}
+
+func (in *inbound) linkLate() {
+	in.link()
+	in.d.Flags = append(in.d.Flags, "late-reply")
+}
+
+func (in *inbound) linkCancelled() {
+	in.link()
+	in.d.Flags = append(in.d.Flags, "case-cancelled")
+}
+
+func (in *inbound) reopen() {
+	in.linkOnly()
+	in.d.Action = Reopen
+	in.d.Case.State = store.Active
+	in.d.Case.ReopenedAt = append(slices.Clone(in.d.Case.ReopenedAt), in.mail.Received)
+	in.note("case %d is active again; its queue and owner stay", in.d.Case.Number)
+	in.newcomer()
+}
+
+// join puts the message on the case that its evidence leads to.
+func (in *inbound) join() {
+	c := in.tracking.found.Case
+	c.Ordinal++
+	c.UpdatedAt = in.mail.Received
+	in.d.Case, in.d.Customer = c, in.tracking.found.Customer
+	in.d.Ordinal, in.d.Answers = c.Ordinal, in.tracking.ordinal
+}
+
+// newcomer mints a guest as sender when a person nobody knows writes on a case.
+func (in *inbound) newcomer() {
+	if !in.is(Human) || in.from(Forged) || !in.sender.single || in.sender.matches() > 0 {
+		return
+	}
+	in.mint(false)
+	in.note("new guest %s: nobody has the sender's address", in.sender.address.Address)
+}
+
+func (s sender) matches() int {
+	return len(s.holders.Contacts) + len(s.holders.Accounts) + len(s.holders.Agents)
+}
+
+func (in *inbound) openUnverified() {
+	in.mint(true)
+	in.open(*in.d.Guest)
+	in.d.Case.Queue = "unverified"
+	in.note("new case in the queue unverified for a new guest, who is unverified")
+}
+
+func (in *inbound) openAsserted() {
+	if in.sender.contact.ID == (store.ID{}) {
+		in.openGuest()
+		return
+	}
+	in.open(in.sender.contact)
+	in.note("new case for the asserted contact %s", in.sender.contact.ID)
+}
+
+func (in *inbound) openRegistered() {
+	if in.settings.Strict {
+		in.note("identity.on_unverified is guest")
+		in.openGuest()
+		return
+	}
+	in.open(in.sender.contact)
+	in.note("new case for contact %s", in.sender.contact.ID)
+}
+
+func (in *inbound) openGuest() {
+	in.mint(false)
+	in.open(*in.d.Guest)
+	in.note("new case for a new guest; %s", in.shares())
+}
+
+func (in *inbound) shares() string {
+	switch len(in.sender.holders.Contacts) {
+	case 0:
+		return "nobody else has the address"
+	case 1:
+		return "one other contact shares the address and is linked"
+	}
+	return "the other contacts that share the address are linked"
+}
+
+// mint prepares the guest that this message brings about.
+func (in *inbound) mint(unverified bool) {
+	g := &store.Contact{
+		ID: in.mail.NewContact, Kind: store.Guest, Name: in.sender.address.Name,
+		Unverified: unverified, CreatedAt: in.mail.Received,
+	}
+	if in.sender.single {
+		g.EmailAddresses = []store.EmailAddress{{Address: in.sender.address.Address, From: in.mail.Received}}
+	}
+	in.d.Guest = g
+}
+
+func (in *inbound) open(customer store.Contact) {
+	c := store.Case{
+		ID: in.mail.NewCase, Title: in.mail.Subject, State: store.Active, Origin: "Email",
+		Customer: customer.ID, Ordinal: 1, CreatedAt: in.mail.Received, UpdatedAt: in.mail.Received,
+	}
+	if c.Title == "" {
+		c.Title = "(no subject)"
+	}
+	for _, r := range in.mail.Recipients {
+		if m, ok := in.settings.Own(r); ok {
+			c.Queue, c.Mailbox = m.Queue, m.Address
+			break
+		}
+	}
+	if customer.Account != (store.ID{}) {
+		c.Accounts = append(c.Accounts, customer.Account)
+	}
+	for _, a := range in.sender.holders.Accounts {
+		c.Accounts = appendNew(c.Accounts, a.ID)
+	}
+	in.d.Action, in.d.Case, in.d.Customer, in.d.Ordinal = Open, c, customer, 1
+}

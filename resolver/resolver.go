@@ -1,0 +1,137 @@
+// Package resolver holds casegate's rules as pure functions: the tracking
+// evidence, the classes of mail, the sender's identity, and the two decision
+// tables of the rulebook, inbound and outbound.
+//
+// A decision is made in two steps, both without clock, network or writes:
+//
+//	query := resolver.Ask(mail, settings)             what must be known
+//	facts, err := tx.Facts(query)                     one read
+//	decision := resolver.Inbound(mail, facts, settings)
+//
+// The same input gives the same decision in the same words, however often it
+// runs. Rule numbers (T1, I16, O4 …) are those of the rulebook; every decision
+// carries those that fired and a sentence for each.
+package resolver
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/casegate/casegate/store"
+)
+
+// Header is what the rules read of a header: all values of a field, unfolded,
+// top to bottom.
+type Header interface {
+	Values(name string) []string
+}
+
+// Address is one mailbox of a header field.
+type Address struct {
+	Name    string // decoded display name; proves nothing
+	Address string // addr-spec as written
+}
+
+// Key is the canonical form of the address.
+func (a Address) Key() string { return store.Key(a.Address) }
+
+// Mail is all that the rules know of a message: its envelope, its header, and
+// ids reserved for what it may bring about.
+type Mail struct {
+	ID         store.ID // of this message
+	NewCase    store.ID // of the case, should one be opened
+	NewContact store.ID // of the guest, should one be minted
+	Received   time.Time
+
+	EnvelopeFrom string   // empty: the null reverse-path
+	Recipients   []string // RCPT TO, in order
+	Header       Header
+	From         []Address // of the From fields, all of them
+	To, CC, BCC  []Address
+	Subject      string // decoded
+	MessageID    string // without angle brackets, empty when missing
+	DerivedID    string // stands in for a missing Message-ID
+	InReplyTo    []string
+	References   []string
+	ContentHash  string // what I1 compares
+	TrustedForm  bool   // the listener may assert the customer (rule I23)
+	Unparsable   string // why the header cannot be used; empty: it can
+	TooManyHops  bool   // more Received fields than a real way has
+}
+
+// Sender is the single From address; ok is false when there are more or fewer.
+func (m Mail) Sender() (Address, bool) {
+	if len(m.From) != 1 {
+		return Address{}, false
+	}
+	return m.From[0], true
+}
+
+// Mailbox is one of our own addresses; mail to it feeds Queue.
+type Mailbox struct {
+	Address string
+	Queue   string
+}
+
+// Settings are the site's choices; see config.example.yaml for each.
+type Settings struct {
+	Hostname     string // the gateway's own name, in Message-IDs and Received
+	Mailboxes    []Mailbox
+	DedupeWindow time.Duration // rule I1
+	SubmitWindow time.Duration // a submission repeated within it is the same one
+	ReopenWindow time.Duration // rule I17
+	ReopenPerDay int           // rule I17
+	Strict       bool          // identity.on_unverified: guest (rule I25)
+
+	Sender              string // user | template | mailbox
+	ToPolicy            string // cc | keep | drop (rule O6)
+	Unresolved          string // text | drop (rule O7)
+	UnresolvedOriginals string // off | cc | bcc (rule O9)
+	BccCurrentUser      bool   // rule O10
+	Uncased             string // pass | reject
+	LogDocumentType     string // case_log.document_type; empty: no log row for mail
+}
+
+// mailbox returns the mailbox that an address belongs to, and what stands
+// behind the plus; mailbox+anything is the same mailbox everywhere.
+func (s Settings) mailbox(address string) (m Mailbox, plus string, ok bool) {
+	key := store.Key(address)
+	local, domain, found := cutLast(key, "@")
+	if !found {
+		return Mailbox{}, "", false
+	}
+	base, plus, _ := strings.Cut(local, "+")
+	for _, m := range s.Mailboxes {
+		if k := store.Key(m.Address); k == key || k == base+"@"+domain {
+			return m, plus, true
+		}
+	}
+	return Mailbox{}, "", false
+}
+
+// Own returns the mailbox that an address belongs to: one of our own
+// addresses, with or without a plus.
+func (s Settings) Own(address string) (Mailbox, bool) {
+	m, _, ok := s.mailbox(address)
+	return m, ok
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}
+
+// trace collects the rules that fired and a sentence for each, in order.
+type trace struct{ store.Decision }
+
+func (t *trace) rule(number, format string, args ...any) {
+	t.Rules = append(t.Rules, number)
+	t.Reasons = append(t.Reasons, number+": "+fmt.Sprintf(format, args...))
+}
+
+func (t *trace) note(format string, args ...any) {
+	t.Reasons = append(t.Reasons, fmt.Sprintf(format, args...))
+}

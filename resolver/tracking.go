@@ -1,0 +1,259 @@
+package resolver
+
+import (
+	"slices"
+
+	"github.com/casegate/casegate/store"
+)
+
+// Outcome is what the tracking evidence of a message amounts to (rules §2).
+type Outcome string
+
+// The outcomes.
+const (
+	T0 Outcome = "T0" // no evidence
+	T1 Outcome = "T1" // signed, case found
+	T2 Outcome = "T2" // unsigned match, the sender is a participant
+	T3 Outcome = "T3" // unsigned match, the sender is no participant
+	T4 Outcome = "T4" // present but unusable
+)
+
+// Correlation methods: the carrier that led to the case.
+const (
+	byPlusAddress    = "plus_address"
+	byTrackingHeader = "tracking_header"
+	byInReplyTo      = "in_reply_to"
+	byReferences     = "references"
+	byForeignID      = "foreign_message_id"
+	byNothing        = "none"
+	maxCandidates    = 100 // ids read per message; more is noise
+	maxMergeSteps    = 100
+)
+
+// candidate is one piece of evidence: a token in a carrier, or a Message-ID
+// that our index may know.
+type candidate struct {
+	method   string
+	envelope bool // the plus-address of an envelope recipient
+	token    string
+	id       string
+}
+
+// tracking is the outcome with what it rests on.
+type tracking struct {
+	outcome    Outcome
+	method     string
+	envelope   bool // T1 by an envelope recipient (rule I3)
+	found      store.CaseFacts
+	ordinal    uint32 // of the activity answered, 0: unknown
+	related    []uint64
+	thirdParty bool
+}
+
+func (t tracking) onCase() bool { return t.outcome == T1 || t.outcome == T2 }
+
+// signed lists the tokens of a message in the order of rules §2.
+func signed(m Mail, s Settings) []candidate {
+	var c []candidate
+	c = plusTokens(c, true, m.Recipients, s)
+	for _, v := range headerValues(m, "X-Case-Ref") {
+		if _, ok := tokenText(v); ok {
+			c = append(c, candidate{method: byTrackingHeader, token: v})
+		}
+	}
+	c = idTokens(c, byInReplyTo, m.InReplyTo)
+	c = idTokens(c, byReferences, backwards(m.References))
+	for _, list := range [][]Address{m.To, m.CC} {
+		for _, a := range list {
+			c = plusTokens(c, false, []string{a.Address}, s)
+		}
+	}
+	return firstN(c)
+}
+
+// unsigned lists the ids that may lead to a case by what we have seen before.
+func unsigned(m Mail) []candidate {
+	var c []candidate
+	for _, id := range m.InReplyTo {
+		c = append(c, candidate{method: byForeignID, id: id})
+	}
+	for _, id := range backwards(m.References) {
+		c = append(c, candidate{method: byForeignID, id: id})
+	}
+	return firstN(c)
+}
+
+func plusTokens(c []candidate, envelope bool, addresses []string, s Settings) []candidate {
+	for _, a := range addresses {
+		if _, plus, ok := s.mailbox(a); ok {
+			if _, ok := tokenText(plus); ok {
+				c = append(c, candidate{method: byPlusAddress, envelope: envelope, token: plus})
+			}
+		}
+	}
+	return c
+}
+
+func idTokens(c []candidate, method string, ids []string) []candidate {
+	for _, id := range ids {
+		if text, ok := idToken(id); ok {
+			c = append(c, candidate{method: method, token: text})
+		}
+	}
+	return c
+}
+
+func headerValues(m Mail, name string) []string {
+	if m.Header == nil {
+		return nil
+	}
+	return m.Header.Values(name)
+}
+
+func backwards(ids []string) []string {
+	ids = slices.Clone(ids)
+	slices.Reverse(ids)
+	return ids
+}
+
+func firstN(c []candidate) []candidate { return c[:min(len(c), maxCandidates)] }
+
+// track reads all evidence, signed before unsigned, and says what it amounts
+// to. participant is the sender's canonical address when it may take part,
+// else empty.
+func track(m Mail, f store.Facts, s Settings, participant string, t *trace) tracking {
+	tr, bad := trackSigned(signed(m, s), f, t)
+	if tr.outcome != T1 {
+		tr = trackUnsigned(unsigned(m), f, participant, t)
+	}
+	if tr.outcome == T0 && bad {
+		tr.outcome = T4
+	}
+	tr.thirdParty = tr.outcome == T1 && !isParticipant(tr.found, participant)
+	explainTracking(tr, participant, t)
+	return tr
+}
+
+// trackSigned takes the first token that verifies and names a case; a later
+// one that names another case is recorded as a conflict.
+func trackSigned(cs []candidate, f store.Facts, t *trace) (tr tracking, bad bool) {
+	tr = tracking{outcome: T0, method: byNothing}
+	for _, c := range cs {
+		tok, _ := readToken(c.token)
+		if err := verifyToken(f.Installation, c.token); err != nil {
+			t.note("the token in %s is not accepted: %v", carrierWords(c.method), err)
+			bad = true
+			continue
+		}
+		found, ok := followMerges(f, tok.Case)
+		switch {
+		case !ok:
+			t.note("the token in %s names case %d, which doesn't exist", carrierWords(c.method), tok.Case)
+			bad = true
+		case tr.outcome != T1:
+			tr = tracking{outcome: T1, method: c.method, envelope: c.envelope, found: found, ordinal: tok.Ordinal}
+		case tr.found.Case.Number != found.Case.Number:
+			t.note("conflict: the token in %s names case %d; the first evidence wins", carrierWords(c.method), found.Case.Number)
+			tr.related = appendNew(tr.related, found.Case.Number)
+		}
+	}
+	return tr, bad
+}
+
+// trackUnsigned takes the first id known to lead to a case where the sender
+// takes part (T2); failing that, the first that leads to any case (T3).
+func trackUnsigned(cs []candidate, f store.Facts, participant string, t *trace) tracking {
+	third := tracking{outcome: T0, method: byNothing}
+	for _, c := range cs {
+		for _, ref := range f.MessageIDs[c.id] {
+			found, ok := followMerges(f, ref.Case)
+			if !ok {
+				continue
+			}
+			if isParticipant(found, participant) {
+				return tracking{outcome: T2, method: c.method, found: found}
+			}
+			third.outcome, third.related = T3, appendNew(third.related, found.Case.Number)
+		}
+	}
+	return third
+}
+
+// isParticipant: an address used on the case, or one of its customer's (§1).
+func isParticipant(c store.CaseFacts, address string) bool {
+	if address == "" {
+		return false
+	}
+	if _, used := c.Used[address]; used {
+		return true
+	}
+	return slices.ContainsFunc(c.Customer.EmailAddresses, func(e store.EmailAddress) bool {
+		return store.Key(e.Address) == address && e.To.IsZero()
+	})
+}
+
+// followMerges returns the case that a number leads to in the end. A circle
+// of merges ends at the case it was entered by.
+func followMerges(f store.Facts, number uint64) (store.CaseFacts, bool) {
+	start, ok := f.Cases[number]
+	if !ok || number == 0 {
+		return store.CaseFacts{}, false
+	}
+	at, seen := start, map[uint64]bool{}
+	for at.Case.MergedInto != 0 {
+		seen[at.Case.Number] = true
+		next, ok := f.Cases[at.Case.MergedInto]
+		if !ok || seen[next.Case.Number] || len(seen) > maxMergeSteps {
+			return start, true
+		}
+		at = next
+	}
+	return at, true
+}
+
+func explainTracking(tr tracking, participant string, t *trace) {
+	n := tr.found.Case.Number
+	switch tr.outcome {
+	case T0:
+		t.rule("T0", "nothing in the message leads to a case")
+	case T1:
+		t.rule("T1", "the signed token in %s leads to case %d", carrierWords(tr.method), n)
+		if tr.thirdParty {
+			t.note("the sender has not taken part in case %d before: a third party", n)
+		}
+	case T2:
+		t.rule("T2", "a Message-ID it answers is on case %d, and the sender takes part in that case", n)
+	case T3:
+		t.rule("T3", "a Message-ID it answers is on case %d, but %s takes no part in it: no proof, only related", tr.related[0], orNobody(participant))
+	case T4:
+		t.rule("T4", "it carries a token, but none that can be used")
+	}
+}
+
+func orNobody(address string) string {
+	if address == "" {
+		return "the sender (no single, unforged From address)"
+	}
+	return address
+}
+
+func carrierWords(method string) string {
+	switch method {
+	case byPlusAddress:
+		return "the plus-address"
+	case byTrackingHeader:
+		return "X-Case-Ref"
+	case byInReplyTo:
+		return "In-Reply-To"
+	case byReferences:
+		return "References"
+	}
+	return "the message"
+}
+
+func appendNew[T comparable](list []T, v T) []T {
+	if slices.Contains(list, v) {
+		return list
+	}
+	return append(list, v)
+}
