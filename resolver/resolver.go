@@ -135,3 +135,13 @@ func (t *trace) rule(number, format string, args ...any) {
 func (t *trace) note(format string, args ...any) {
 	t.Reasons = append(t.Reasons, fmt.Sprintf(format, args...))
 }
+
+// WithoutToken returns the bare mailbox where an address is mailbox+token, and
+// any other address as it is.
+func (s Settings) WithoutToken(address string) string {
+	m, plus, ok := s.mailbox(address)
+	if _, isToken := tokenText(plus); ok && isToken {
+		return m.Address
+	}
+	return address
+}
