@@ -59,7 +59,7 @@ func identify(m Mail, f store.Facts, s Settings, t *trace) sender {
 		}
 	}
 	if !ok {
-		t.note("sender unknown: %d From addresses are no identity", len(m.From))
+		t.note("sender unknown: From is not one plain address (%d can be read), so it is no identity", len(m.From))
 		return sender{identity: Unknown}
 	}
 	w := sender{address: a, single: true, holders: f.Holders[a.Key()]}

@@ -145,8 +145,8 @@ func (o *outbound) repeated() *Refusal {
 func (o *outbound) maySend() *Refusal {
 	from, ok := o.sub.Sender()
 	if !ok {
-		o.note("refused: %d From addresses", len(o.sub.From))
-		return &Refusal{550, [3]int{5, 7, 1}, fmt.Sprintf("the message has %d From addresses: send exactly one", len(o.sub.From))}
+		o.note("refused: From is not one plain address (%d can be read)", len(o.sub.From))
+		return &Refusal{550, [3]int{5, 7, 1}, fmt.Sprintf("From is not one plain address (%d can be read): send exactly one", len(o.sub.From))}
 	}
 	if o.allowed(from) {
 		return nil

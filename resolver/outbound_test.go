@@ -78,9 +78,9 @@ func TestOutboundParties(t *testing.T) {
 		{name: "do_not_email", given: []string{"To 311@city.example"}, customer: &silent, refusal: "does not want e-mail"},
 		{name: "nobody in the envelope", given: []string{"To fam@x.example"}, change: func(_ *town, s *Submission) { s.Recipients = nil }, refusal: "no recipient is left"},
 		{name: "shown but not in the envelope gets no copy", given: []string{"To fam@x.example", "Cc cleo@x.example"}, change: func(_ *town, s *Submission) { s.Recipients = s.Recipients[:1] }, want: []string{"To fam@x.example", "CC cleo@x.example"}},
-		{name: "send-as refused", given: []string{"To fam@x.example"}, change: func(_ *town, s *Submission) { s.From[0].Address = "mayor@city.example" }, refusal: "unable to send as mayor@city.example: listeners[2].send_as allows 311@city.example, parks@city.example"},
+		{name: "send-as refused", given: []string{"To fam@x.example"}, change: func(_ *town, s *Submission) { s.Author.Address = "mayor@city.example" }, refusal: "unable to send as mayor@city.example: listeners[2].send_as allows 311@city.example, parks@city.example"},
 		{name: "send-as listed", given: []string{"To fam@x.example"}, change: func(_ *town, s *Submission) {
-			s.From[0].Address, s.SendAs = "mayor@city.example", []string{"Mayor@city.example"}
+			s.Author.Address, s.SendAs = "mayor@city.example", []string{"Mayor@city.example"}
 		}, want: []string{"To fam@x.example"}},
 		{name: "uncased passes", given: []string{"To cleo@x.example", "Cc 311@city.example"}, change: func(_ *town, s *Submission) { s.InReplyTo = nil }, want: []string{"To cleo@x.example", "CC 311@city.example"}},
 		{name: "uncased refused", given: []string{"To cleo@x.example"}, change: func(tw *town, s *Submission) { s.InReplyTo, tw.settings.Uncased = nil, "reject" }, refusal: "outbound.uncased is reject"},

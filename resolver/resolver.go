@@ -47,7 +47,8 @@ type Mail struct {
 	EnvelopeFrom string   // empty: the null reverse-path
 	Recipients   []string // RCPT TO, in order
 	Header       Header
-	From         []Address // of the From fields, all of them
+	Author       *Address  // the single From address; nil: more, fewer, or none to be trusted
+	From         []Address // all that can be read in From
 	To, CC, BCC  []Address
 	Subject      string // decoded
 	MessageID    string // without angle brackets, empty when missing
@@ -60,12 +61,12 @@ type Mail struct {
 	TooManyHops  bool   // more Received fields than a real way has
 }
 
-// Sender is the single From address; ok is false when there are more or fewer.
+// Sender is the single From address; ok is false when there is no such thing.
 func (m Mail) Sender() (Address, bool) {
-	if len(m.From) != 1 {
+	if m.Author == nil {
 		return Address{}, false
 	}
-	return m.From[0], true
+	return *m.Author, true
 }
 
 // Mailbox is one of our own addresses; mail to it feeds Queue.

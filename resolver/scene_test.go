@@ -93,10 +93,11 @@ func letter(from string, h fields) Mail {
 	if h == nil {
 		h = fields{}
 	}
+	author := Address{Name: "Someone", Address: from}
 	return Mail{
-		ID: id(100), NewCase: id(101), NewContact: id(102), Received: noon,
+		Author: &author, ID: id(100), NewCase: id(101), NewContact: id(102), Received: noon,
 		EnvelopeFrom: from, Recipients: []string{"311@city.example"}, Header: h,
-		From: []Address{{Name: "Someone", Address: from}}, To: []Address{{Address: "311@city.example"}},
+		From: []Address{author}, To: []Address{{Address: "311@city.example"}},
 		Subject: "street light", MessageID: "new@x.example", ContentHash: "h",
 	}
 }
@@ -159,9 +160,9 @@ func TestInboundRows(t *testing.T) {
 		{"a mailing list", func(*town) Mail { return letter("new@x.example", fields{"List-Id": "<l.x.example>"}) }, nil, "I26", Open, "guest", "guest", "class list"},
 		{"several From addresses", func(*town) Mail {
 			m := letter("cleo@x.example", nil)
-			m.From = append(m.From, Address{Address: "b@x.example"})
+			m.From, m.Author = append(m.From, Address{Address: "b@x.example"}), nil
 			return m
-		}, nil, "I26", Open, "guest", "", "2 From addresses are no identity"},
+		}, nil, "I26", Open, "guest", "", "(2 can be read), so it is no identity"},
 		{"an agent's address", func(*town) Mail { return letter("agent@city.example", nil) }, func(tw *town) {
 			tw.facts.Holders["agent@city.example"] = store.Holders{Agents: []store.Agent{{ID: id(9)}}}
 		}, "I22", Open, "guest", "guest", "sender forged"},
