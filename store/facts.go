@@ -17,14 +17,15 @@ type Facts struct {
 	// Cases holds the cases asked for, those that MessageIDs lead to, and every
 	// case these were merged into. A number that is missing does not exist.
 	Cases map[uint64]CaseFacts
-	// MessageIDs leads from a Message-ID to the activities that bear it
-	// (Role own) or name it (Role referenced), oldest first.
+	// MessageIDs leads from a Message-ID to the activities that bear it (Own),
+	// and to the oldest one of each case that names it; oldest first, and the
+	// newest MaxMessageRefs of each sort. An id that leads nowhere is missing.
 	MessageIDs map[string][]MessageRef
 	// Holders says who has each address now. Every address asked is present.
 	Holders map[string]Holders
 	// Contacts holds the contacts asked for; one that is missing does not exist.
 	Contacts map[ID]Contact
-	// Parents holds the messages behind MessageIDs when Query.Parents asked.
+	// Parents holds the messages that bear an id, when Query.Parents asked.
 	Parents map[ID]Message
 }
 
@@ -47,10 +48,18 @@ type Usage struct {
 
 // Holders are those who have one address now; never merged, never guessed.
 type Holders struct {
-	Contacts []Contact // oldest first
+	Contacts []Contact // oldest first; at most MaxHolders, guests left out first
+	More     bool      // there are more contacts than these: list them by ContactFilter
 	Accounts []Account
 	Agents   []Agent
 }
+
+// Bounds that keep a decision short, whatever strangers have sent before: a
+// machine that mails daily soon is a thousand guests on one address.
+const (
+	MaxHolders     = 50
+	MaxMessageRefs = 32
+)
 
 // MessageRef is one activity reached by a Message-ID.
 type MessageRef struct {

@@ -51,9 +51,10 @@ type Store interface {
 	// until passed) comes back with Delivery.Interrupted set.
 	Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Delivery, error)
 	// Settle stores the outcome of claimed deliveries and ends their lease.
+	// Interrupted is not stored: an Attempt says what became of it.
 	Settle(ctx context.Context, done ...Delivery) error
-	// NextDue is when the earliest unclaimed delivery is due; ok is false when
-	// the outbox holds none.
+	// NextDue is when there will be something to claim: a delivery is due, or a
+	// lease ends. ok is false when the outbox holds nothing to wait for.
 	NextDue(ctx context.Context) (due time.Time, ok bool, err error)
 
 	// Verify reads everything, reports each broken promise to report (a
@@ -109,7 +110,7 @@ type Reader interface {
 	Accounts(Page) ([]Account, Cursor, error)                // oldest first
 	Agents(Page) ([]Agent, Cursor, error)                    // oldest first
 	Messages(MessageFilter, Page) ([]Message, Cursor, error) // newest first; of one case: oldest first
-	Deliveries(DeliveryFilter, Page) ([]Delivery, Cursor, error)
+	Deliveries(DeliveryFilter, Page) ([]Delivery, Cursor, error) // oldest first
 	Log(caseNumber uint64, p Page) ([]LogEntry, Cursor, error) // oldest first
 }
 
@@ -161,7 +162,9 @@ type Apart struct {
 // at the end.
 type Cursor string
 
-// Page asks for at most Limit rows behind After. Limit 0 is 50.
+// Page asks for at most Limit rows behind After. Limit 0 is 50. A page may be
+// short, even empty, while its cursor goes on: a filter that hardly matches
+// must not keep a snapshot open for long.
 type Page struct {
 	After Cursor
 	Limit int

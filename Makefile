@@ -1,0 +1,32 @@
+# The two commands of a newcomer are `make run` and `make test`.
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+
+.PHONY: run build test race fuzz bench lint
+
+run: build
+	./bin/casegate demo
+
+build:
+	go build -trimpath -ldflags "-X main.version=$(VERSION)" -o bin/casegate ./cmd/casegate
+
+test: build
+	.ci/install
+	go vet ./...
+	go test -timeout 8m ./...
+
+race:
+	go test -race -timeout 20m ./...
+
+FUZZTIME ?= 60s
+fuzz:
+	.ci/fuzz $(FUZZTIME)
+
+# Ours and Postfix side by side, in one run, as ratios.
+bench: build
+	.ci/install
+	.ci/bench
+
+lint:
+	@test -z "$$(gofmt -l . | tee /dev/stderr)"
+	go vet ./...
+	go run honnef.co/go/tools/cmd/staticcheck@2026.1 ./... || go run honnef.co/go/tools/cmd/staticcheck@latest ./...

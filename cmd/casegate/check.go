@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/casegate/casegate/gateway/relay"
+	"github.com/casegate/casegate/store"
+)
+
+// finding is one thing that check looked at. Its id is stable: docs and
+// monitoring may refer to it.
+type finding struct {
+	ID    string `json:"id"`
+	Level string `json:"level"` // ok, warning, error
+	What  string `json:"what"`
+	Hint  string `json:"hint,omitempty"`
+}
+
+// The ids of findings.
+const (
+	foundConfig   = "CG0001" // the configuration is valid
+	foundDataDir  = "CG0101" // data_dir keeps its content over a reboot
+	foundStore    = "CG0102" // the store opens, or a daemon has it
+	foundKeys     = "CG0201" // there is a key to sign tokens with
+	foundListener = "CG0301" // a listener's address is free, or answered by the daemon
+	foundHop      = "CG0401" // a next hop takes mail
+	foundRoute    = "CG0402" // where mail for an example address goes
+)
+
+// checker collects findings.
+type checker struct {
+	p     *program
+	cfg   *Config
+	alive bool // a daemon runs
+	found []finding
+}
+
+// runCheck probes what a valid configuration names and prints its findings.
+func (p *program) runCheck(ctx context.Context, cfg *Config, asJSON bool) error {
+	c := &checker{p: p, cfg: cfg}
+	c.ok(foundConfig, "the configuration is valid%s", fromFile(cfg))
+	c.dataDir()
+	c.store(ctx)
+	c.listeners()
+	c.hops(ctx)
+	c.routes()
+	if err := c.print(asJSON); err != nil {
+		return err
+	}
+	for _, f := range c.found {
+		if f.Level == "error" {
+			return errSaid
+		}
+	}
+	return nil
+}
+
+func fromFile(cfg *Config) string {
+	if cfg.file == "" {
+		return " (built in; there is no " + defaultFile + " here)"
+	}
+	return ": " + cfg.file
+}
+
+func (c *checker) add(id, level, hint, format string, args ...any) {
+	c.found = append(c.found, finding{id, level, fmt.Sprintf(format, args...), hint})
+}
+
+func (c *checker) ok(id, format string, args ...any) { c.add(id, "ok", "", format, args...) }
+
+func (c *checker) dataDir() {
+	var list problems
+	switch err := refuseVolatile(c.cfg.DataDir, c.p.environ); {
+	case errors.As(err, &list):
+		c.add(foundDataDir, "error", list[0].hint, "%s", list[0].Error())
+	case err != nil:
+		c.add(foundDataDir, "error", "make data_dir a folder that this user may write to", "%v", err)
+	default:
+		c.ok(foundDataDir, "data_dir %s is on stable storage", c.cfg.DataDir)
+	}
+}
+
+func (c *checker) store(ctx context.Context) {
+	if conn, err := dialSocket(c.cfg.socket()); err == nil {
+		conn.Close()
+		c.alive = true
+		c.ok(foundStore, "a daemon runs and has the store open")
+		return
+	}
+	st, err := c.p.openStore(c.cfg)
+	if err != nil {
+		c.add(foundStore, "error", "see data_dir", "the store does not open: %v", err)
+		return
+	}
+	defer st.Close()
+	c.ok(foundStore, "the store opens: %s", c.cfg.store())
+	var in store.Installation
+	err = st.View(ctx, func(r store.Reader) (err error) { in, err = r.Installation(); return err })
+	if err != nil || len(in.Keys) == 0 {
+		c.add(foundKeys, "error", "restore a backup: tokens already sent cannot be read any more", "the store has no signing key (%v)", err)
+		return
+	}
+	c.ok(foundKeys, "tokens are signed with key %d of %d", in.Keys[len(in.Keys)-1].ID, len(in.Keys))
+}
+
+// listeners binds each address for a moment, unless the daemon has them.
+func (c *checker) listeners() {
+	for _, l := range c.cfg.Listeners {
+		if c.alive {
+			c.ok(foundListener, "listener %s: %s belongs to the running daemon", l.Name, listenAt(l.Address))
+			continue
+		}
+		if l.Address.Network == "unix" {
+			c.ok(foundListener, "listener %s: %s is made at the start", l.Name, listenAt(l.Address))
+			continue
+		}
+		ln, err := net.Listen("tcp", l.Address.Address)
+		if err != nil {
+			c.add(foundListener, "error", "stop the other program that uses it, or change the listener's address", "listener %s: %v", l.Name, err)
+			continue
+		}
+		ln.Close()
+		c.ok(foundListener, "listener %s: %s is free", l.Name, listenAt(l.Address))
+	}
+}
+
+// hops connects to every next hop and says EHLO or LHLO.
+func (c *checker) hops(ctx context.Context) {
+	seen := map[string]bool{}
+	for _, r := range c.cfg.Routes {
+		name := hopName(r.NextHop)
+		if name == relay.None || seen[name] {
+			continue
+		}
+		seen[name] = true
+		if err := probe(ctx, r.NextHop, c.cfg.Hostname); err != nil {
+			c.add(foundHop, "warning", "mail for it waits in the outbox until it answers", "next hop %s: %v", name, err)
+			continue
+		}
+		c.ok(foundHop, "next hop %s answers", name)
+	}
+}
+
+// probe greets a next hop.
+func probe(ctx context.Context, n NextHop, hostname string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, n.Network, n.Address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	client := smtp.NewClient(conn)
+	if n.Protocol == "lmtp" {
+		client = smtp.NewClientLMTP(conn)
+	}
+	if err := client.Hello(hostname); err != nil {
+		return err
+	}
+	return client.Quit()
+}
+
+// routes prints the effective route of one example address per role and
+// domain named.
+func (c *checker) routes() {
+	r, err := newRelay(c.cfg, nil, c.p.logger(c.cfg))
+	if err != nil {
+		c.add(foundRoute, "error", "see routes", "%v", err)
+		return
+	}
+	for _, m := range c.cfg.Mailboxes {
+		c.route(r, "inbound", m.Address)
+	}
+	c.route(r, "outbound", "someone@example.net")
+	for _, route := range c.cfg.Routes {
+		if route.RecipientDomain != "" {
+			c.route(r, route.Role, "someone@"+route.RecipientDomain)
+		}
+	}
+}
+
+func (c *checker) route(r *relay.Relay, role, recipient string) {
+	route, ok := r.Route(role, "", recipient)
+	switch {
+	case !ok && role == "outbound":
+		c.add(foundRoute, "error", "add a route of role outbound", "%s mail for %s has no route and would be held", role, recipient)
+	case !ok || route.NextHop == relay.None:
+		c.ok(foundRoute, "%s mail for %s stays on its case", role, recipient)
+	default:
+		c.ok(foundRoute, "%s mail for %s goes to %s", role, recipient, route.NextHop)
+	}
+}
+
+func (c *checker) print(asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(c.p.out)
+		e.SetIndent("", "  ")
+		return e.Encode(c.found)
+	}
+	for _, f := range c.found {
+		fmt.Fprintf(c.p.out, "%s  %-7s  %s\n", f.ID, f.Level, clean(f.What))
+		if f.Hint != "" {
+			fmt.Fprintf(c.p.out, "        hint: %s\n", f.Hint)
+		}
+	}
+	return nil
+}

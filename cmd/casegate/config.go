@@ -1,0 +1,248 @@
+package main
+
+import (
+	"net/netip"
+	"path/filepath"
+	"time"
+)
+
+// Config is everything that can be set. The field comments are the manual in
+// short; config.example.yaml is the manual at length, and a test keeps it equal
+// to defaults().
+//
+// The tags: mapstructure is the key; required must not be empty; oneof lists
+// the values a text may have, default first; later lists values that are known
+// but not built yet, so that they are refused and never silently ignored;
+// element is the default of a key within a list.
+type Config struct {
+	// Hostname is our own name in greetings, Received fields and Message-IDs.
+	Hostname string `mapstructure:"hostname" required:"true"`
+	// DataDir holds the store (casegate.db) and the socket of the command line
+	// (casegate.sock). On stable storage: a tmpfs is refused by serve.
+	DataDir string `mapstructure:"data_dir" required:"true"`
+	// Listeners take mail in.
+	Listeners []Listener `mapstructure:"listeners"`
+	// Limits bound what one client can ask of us.
+	Limits Limits `mapstructure:"limits"`
+	// Mailboxes are our own addresses; mailbox+anything is the same mailbox.
+	Mailboxes []Mailbox `mapstructure:"mailboxes"`
+	// Routes say where mail goes on to; the first that fits is taken, at each attempt.
+	Routes []Route `mapstructure:"routes"`
+	// Console is the HTTP side: health and API.
+	Console Console `mapstructure:"console"`
+	// Identity is how far a sender is believed.
+	Identity Identity `mapstructure:"identity"`
+	// Reopen bounds how mail may reopen a resolved case (rule I17).
+	Reopen Reopen `mapstructure:"reopen"`
+	// DedupeWindow is how long the same mail again is the same mail (rule I1).
+	DedupeWindow Duration `mapstructure:"dedupe_window"`
+	// Flood bounds new cases by sender address (rule I21).
+	Flood Flood `mapstructure:"flood"`
+	// Ack is the acknowledgement of a new case.
+	Ack string `mapstructure:"ack" oneof:"off" later:"on"`
+	// OrphanAuto is where an auto-reply without a case goes (rule I15).
+	OrphanAuto string `mapstructure:"orphan_auto" oneof:"exceptions" later:"case"`
+	// SubjectTag is a case number in the subject, as evidence of last resort.
+	SubjectTag string `mapstructure:"subject_tag" oneof:"off" later:"on"`
+	// Outbound is what is done to the answers of the desk (rules O0 to O13).
+	Outbound Outbound `mapstructure:"outbound"`
+	// CaseLog is the log of a case.
+	CaseLog CaseLog `mapstructure:"case_log"`
+	// Retry is how deliveries are tried again.
+	Retry Retry `mapstructure:"retry"`
+	// Log is the daemon's own log, on standard error.
+	Log Log `mapstructure:"log"`
+
+	file string // where it came from; empty: built in
+}
+
+// Listener is one address that takes mail.
+type Listener struct {
+	// Name is a word of the operator's, for logs and records; unique.
+	Name string `mapstructure:"name" required:"true"`
+	// Role: inbound takes mail for our mailboxes, outbound is the desk's smarthost.
+	Role string `mapstructure:"role" required:"true" noun:"role" oneof:"inbound outbound"`
+	// Protocol spoken by the client.
+	Protocol string `mapstructure:"protocol" required:"true" noun:"protocol" oneof:"smtp lmtp"`
+	// Address is host:port or unix:/path.
+	Address Endpoint `mapstructure:"address" required:"true"`
+	// Peers may connect, nothing more; empty is everyone, except on an outbound
+	// listener off loopback, which needs them. Of no effect on a UNIX socket.
+	Peers []Prefix `mapstructure:"peers"`
+	// SendAs are the addresses the peers of an outbound listener may put in
+	// From; empty is every mailbox. Excludes role inbound.
+	SendAs []string `mapstructure:"send_as"`
+	// BareNewline: a lone CR or LF is refused (550 5.6.0) or made CRLF.
+	BareNewline string `mapstructure:"bare_newline" oneof:"reject normalize" element:"reject"`
+	// Trust is what the peers' own words are believed for.
+	Trust []string `mapstructure:"trust" later:"xforward authres control_headers"`
+	// Authentication of senders: SPF, DKIM and DMARC.
+	Authentication string `mapstructure:"authentication" oneof:"off" later:"check upstream" element:"off"`
+	// Mode observe archives and explains, and changes nothing.
+	Mode string `mapstructure:"mode" oneof:"normal" later:"observe" element:"normal"`
+	// TrustedForm marks a web form or portal that says who the customer is.
+	TrustedForm bool `mapstructure:"trusted_form" later:"true"`
+	// MaxConnections at a time on this listener; more wait in the kernel or get 421.
+	MaxConnections int `mapstructure:"max_connections" element:"1000"`
+	// MaxConnectionsPerPeer at a time from one address.
+	MaxConnectionsPerPeer int `mapstructure:"max_connections_per_peer" element:"200"`
+}
+
+// Limits bound memory and patience.
+type Limits struct {
+	// MessageSize is the largest message taken, and what SIZE advertises.
+	MessageSize Size `mapstructure:"message_size"`
+	// Recipients is the most RCPT TO of one transaction.
+	Recipients int `mapstructure:"recipients"`
+	// IdleTimeout is the longest silence between two commands.
+	IdleTimeout Duration `mapstructure:"idle_timeout"`
+	// BodyTimeout is the longest time one body may take as a whole.
+	BodyTimeout Duration `mapstructure:"body_timeout"`
+}
+
+// Mailbox is one of our own addresses.
+type Mailbox struct {
+	// Address without a plus; its local part has at most 27 octets, so that
+	// mailbox+token fits into 64.
+	Address string `mapstructure:"address" required:"true"`
+	// Queue that its new cases go to.
+	Queue string `mapstructure:"queue" element:"general"`
+}
+
+// Route leads mail of one role on.
+type Route struct {
+	// Role of the listener the mail came in by.
+	Role string `mapstructure:"role" required:"true" noun:"role" oneof:"inbound outbound"`
+	// RecipientDomain narrows the route to recipients at one domain.
+	RecipientDomain string `mapstructure:"recipient_domain"`
+	// NextHop is none (inbound only: keep on the case, forward nowhere),
+	// smtp://host:port, lmtp://host:port or lmtp:///path.
+	NextHop NextHop `mapstructure:"next_hop" required:"true"`
+	// TLS towards the next hop; unset is none on loopback and UNIX sockets and
+	// verify elsewhere.
+	TLS string `mapstructure:"tls" oneof:"none" later:"opportunistic require verify pin"`
+}
+
+// Console is the HTTP side.
+type Console struct {
+	// Address to serve on. Loopback only, as long as there is no sign-in.
+	Address Endpoint `mapstructure:"address" required:"true"`
+}
+
+// Identity is how far a sender is believed.
+type Identity struct {
+	// OnUnverified says who a registered contact's address is without an
+	// aligned pass: the contact, or a new guest (rule I25).
+	OnUnverified string `mapstructure:"on_unverified" oneof:"contact guest"`
+}
+
+// Reopen bounds reopening by mail.
+type Reopen struct {
+	// Window after which a reply no longer reopens its case.
+	Window Duration `mapstructure:"window"`
+	// PerDay is how often mail may reopen one case within a day.
+	PerDay int `mapstructure:"per_day"`
+}
+
+// Flood bounds what one address can set off.
+type Flood struct {
+	// NewCases by mail from one address, such as 100/h,500/d; off is no bound.
+	NewCases Rates `mapstructure:"new_cases"`
+}
+
+// Outbound is what is done to the answers of the desk.
+type Outbound struct {
+	// Sender that customers see: user keeps the agent's own address, template
+	// what was submitted, mailbox puts the case's mailbox.
+	Sender string `mapstructure:"sender" oneof:"user template mailbox"`
+	// ToPolicy for a contact in To who is not the customer (O6).
+	ToPolicy string `mapstructure:"to_policy" oneof:"cc keep drop"`
+	// Unresolved addresses are shown bare in Cc, or dropped (O7, O8).
+	Unresolved string `mapstructure:"unresolved" oneof:"text drop"`
+	// NewRecipients who were never on the case (O8).
+	NewRecipients string `mapstructure:"new_recipients" oneof:"allow" later:"hold"`
+	// UnresolvedOriginals of the very message being answered are added (O9).
+	UnresolvedOriginals string `mapstructure:"unresolved_originals" oneof:"off cc bcc"`
+	// BCCCurrentUser sends the agent a copy (O10).
+	BCCCurrentUser bool `mapstructure:"bcc_current_user"`
+	// Uncased mail names no case of ours: handed on, or refused.
+	Uncased string `mapstructure:"uncased" oneof:"pass reject" later:"create"`
+	// OnUnknown is what to do while the directory is out: 451.
+	OnUnknown string `mapstructure:"on_unknown" oneof:"defer" later:"text pass"`
+}
+
+// CaseLog is the log of a case.
+type CaseLog struct {
+	// DocumentType of "Case email-out" rows; empty writes no such rows. Needs
+	// eml among FileTypes.
+	DocumentType string `mapstructure:"document_type"`
+	// FileTypes that documents of the log may have.
+	FileTypes []string `mapstructure:"file_types"`
+}
+
+// Retry is how deliveries are tried again.
+type Retry struct {
+	// Schedule of pauses after each attempt; the last one repeats.
+	Schedule []Duration `mapstructure:"schedule"`
+	// Expire is when a delivery is given up and bounced.
+	Expire Duration `mapstructure:"expire"`
+}
+
+// Log is the daemon's own log.
+type Log struct {
+	// Level and above are written.
+	Level string `mapstructure:"level" noun:"level" oneof:"info debug warn error"`
+	// Format of a line.
+	Format string `mapstructure:"format" noun:"format" oneof:"text json"`
+}
+
+// defaults is the configuration without a file, and that of every key a file
+// leaves out.
+func defaults() *Config {
+	const day = Duration(24 * time.Hour)
+	return &Config{
+		Hostname:     "gw.city.example",
+		DataDir:      "./data",
+		Listeners:    defaultListeners(),
+		Limits:       Limits{MessageSize: 50 << 20, Recipients: 1000, IdleTimeout: Duration(5 * time.Minute), BodyTimeout: Duration(30 * time.Minute)},
+		Mailboxes:    []Mailbox{{Address: "311@city.example", Queue: "general"}},
+		Routes:       []Route{{Role: "inbound"}, {Role: "outbound", NextHop: NextHop{"smtp", Endpoint{"tcp", "127.0.0.1:2526"}}, TLS: "none"}},
+		Console:      Console{Address: Endpoint{"tcp", "127.0.0.1:8025"}},
+		Identity:     Identity{OnUnverified: "contact"},
+		Reopen:       Reopen{Window: 30 * day, PerDay: 3},
+		DedupeWindow: 5 * day,
+		Flood:        Flood{NewCases: Rates{{100, time.Hour}, {500, 24 * time.Hour}}},
+		Ack:          "off",
+		OrphanAuto:   "exceptions",
+		SubjectTag:   "off",
+		Outbound: Outbound{Sender: "user", ToPolicy: "cc", Unresolved: "text", NewRecipients: "allow",
+			UnresolvedOriginals: "off", Uncased: "pass", OnUnknown: "defer"},
+		CaseLog: CaseLog{FileTypes: []string{"eml", "msg", "pdf", "txt", "csv", "jpg", "jpeg", "png", "docx", "xlsx", "odt", "ods"}},
+		Retry:   Retry{Schedule: defaultSchedule(), Expire: 5 * day},
+		Log:     Log{Level: "info", Format: "text"},
+	}
+}
+
+func defaultListeners() []Listener {
+	peers := []Prefix{{netip.MustParsePrefix("127.0.0.0/8")}}
+	listeners := []Listener{
+		{Name: "inbound", Role: "inbound", Protocol: "smtp", Address: Endpoint{"tcp", "127.0.0.1:2525"}, Peers: peers},
+		{Name: "lmtp", Role: "inbound", Protocol: "lmtp", Address: Endpoint{"tcp", "127.0.0.1:2524"}, Peers: peers},
+		{Name: "smarthost", Role: "outbound", Protocol: "smtp", Address: Endpoint{"tcp", "127.0.0.1:2587"}, Peers: peers},
+	}
+	for i := range listeners {
+		fillElement(&listeners[i])
+	}
+	return listeners
+}
+
+func defaultSchedule() []Duration {
+	const m, h = Duration(time.Minute), Duration(time.Hour)
+	return []Duration{m, 5 * m, 15 * m, 30 * m, h, 2 * h, 4 * h}
+}
+
+// store is the file of the embedded store.
+func (c *Config) store() string { return filepath.Join(c.DataDir, "casegate.db") }
+
+// socket is where a running daemon answers the command line.
+func (c *Config) socket() string { return filepath.Join(c.DataDir, "casegate.sock") }

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/casegate/casegate/gateway/console"
+	"github.com/casegate/casegate/store"
+)
+
+// check finds what is wrong with a configuration as a whole. Paths are set,
+// places are not.
+func (c *Config) check() problems {
+	return slices.Concat(
+		checkFields("", reflect.ValueOf(c).Elem()),
+		c.checkHost(),
+		c.checkListeners(),
+		c.checkAddresses(),
+		c.checkMailboxes(),
+		c.checkRoutes(),
+		c.checkNumbers(),
+		c.checkCaseLog(),
+	)
+}
+
+// checkFields applies the tags of Config: required, oneof and later.
+func checkFields(path string, section reflect.Value) problems {
+	var found problems
+	for field, value := range section.Fields() {
+		name := key(field)
+		if name == "" {
+			continue
+		}
+		here := strings.TrimPrefix(path+"."+name, ".")
+		switch {
+		case value.IsZero() && field.Tag.Get("required") != "":
+			if name != "next_hop" { // its zero is none
+				found = append(found, missing(path, name, field))
+			}
+		case isSection(field.Type):
+			found = append(found, checkFields(here, value)...)
+		case value.Kind() == reflect.Slice && isSection(field.Type.Elem()):
+			for i := range value.Len() {
+				found = append(found, checkFields(fmt.Sprintf("%s[%d]", here, i), value.Index(i))...)
+			}
+		default:
+			found = append(found, checkValue(here, field, value)...)
+		}
+	}
+	return found
+}
+
+func missing(path, name string, field reflect.StructField) problem {
+	p := problem{path: strings.TrimPrefix(path+"."+name, "."), what: "missing", hint: "write " + name + ": and a value"}
+	if words := strings.Fields(field.Tag.Get("oneof")); len(words) > 0 {
+		p.hint = fmt.Sprintf("write %s: %s", name, choices(words))
+	}
+	return p
+}
+
+// checkValue holds one value, or each of a list, to the words it may have.
+func checkValue(path string, field reflect.StructField, value reflect.Value) problems {
+	oneof, later := strings.Fields(field.Tag.Get("oneof")), strings.Fields(field.Tag.Get("later"))
+	if len(oneof)+len(later) == 0 || isText(field.Type) {
+		return nil
+	}
+	if value.Kind() == reflect.Slice {
+		var found problems
+		for i := range value.Len() {
+			found = append(found, checkValue(fmt.Sprintf("%s[%d]", path, i), field, value.Index(i))...)
+		}
+		return found
+	}
+	word := fmt.Sprint(value.Interface())
+	switch {
+	case word == "" || slices.Contains(oneof, word) || word == "false":
+		return nil
+	case slices.Contains(later, word):
+		return problems{notBuilt(path, key(field), word, oneof)}
+	}
+	what := fmt.Sprintf("%q is not one of its values", word)
+	if noun := field.Tag.Get("noun"); noun != "" {
+		what = fmt.Sprintf("%q is not a %s", word, noun)
+	}
+	return problems{{path: path, what: what, hint: "write " + choices(append(oneof, later...))}}
+}
+
+func notBuilt(path, name, word string, oneof []string) problem {
+	p := problem{path: path, what: fmt.Sprintf("%s is not built yet", word), hint: "remove it"}
+	if word == "true" {
+		p.what = name + " is not built yet"
+	}
+	if len(oneof) > 0 {
+		p.hint = "write " + choices(oneof)
+	}
+	return p
+}
+
+func (c *Config) checkHost() problems {
+	if c.Hostname != "" && !console.IsDomain(c.Hostname) {
+		return problems{{path: "hostname", what: fmt.Sprintf("%q is not a host name", c.Hostname), hint: "write the full name of this machine, such as gw.city.example"}}
+	}
+	return nil
+}
+
+func (c *Config) checkListeners() problems {
+	var found problems
+	names := map[string]int{}
+	for i, l := range c.Listeners {
+		path := fmt.Sprintf("listeners[%d]", i)
+		if first, twice := names[l.Name]; twice && l.Name != "" {
+			found = append(found, problem{path: path + ".name", what: fmt.Sprintf("%q is the name of listeners[%d] already", l.Name, first), hint: "give each listener a name of its own"})
+		} else {
+			names[l.Name] = i
+		}
+		found = append(found, l.check(path)...)
+	}
+	return found
+}
+
+func (l Listener) check(path string) problems {
+	var found problems
+	if l.openRelay() {
+		found = append(found, problem{path: path + ".peers",
+			what: fmt.Sprintf("outbound listener %q on %s would relay mail for everyone", l.Name, l.Address),
+			hint: "set peers to the networks of the desk, such as [10.1.0.0/16], or listen on 127.0.0.1"})
+	}
+	if len(l.SendAs) > 0 && l.Role == "inbound" {
+		found = append(found, problem{path: path + ".send_as", what: "an inbound listener sends as nobody", hint: "remove it, or set it on the outbound listener"})
+	}
+	for i, address := range l.SendAs {
+		if err := console.CheckAddress(address); err != nil {
+			found = append(found, problem{path: fmt.Sprintf("%s.send_as[%d]", path, i), what: err.Error(), hint: "write an address such as 311@city.example"})
+		}
+	}
+	found = append(found, positive(path+".max_connections", l.MaxConnections)...)
+	found = append(found, positive(path+".max_connections_per_peer", l.MaxConnectionsPerPeer)...)
+	return found
+}
+
+// openRelay reports whether anyone on a network could send mail to anyone.
+func (l Listener) openRelay() bool {
+	if l.Role != "outbound" || l.Address.loopback() {
+		return false
+	}
+	return len(l.Peers) == 0 || slices.ContainsFunc(l.Peers, Prefix.everyone)
+}
+
+// checkAddresses refuses two servers on one address; port 0 is a fresh one.
+func (c *Config) checkAddresses() problems {
+	type server struct {
+		path, name string
+		Endpoint
+	}
+	var servers []server
+	for i, l := range c.Listeners {
+		servers = append(servers, server{fmt.Sprintf("listeners[%d].address", i), fmt.Sprintf("listener %q", l.Name), l.Address})
+	}
+	servers = append(servers, server{"console.address", "the console", c.Console.Address})
+	var found problems
+	for i, s := range servers {
+		for _, earlier := range servers[:i] {
+			if s.clash(earlier.Endpoint) {
+				found = append(found, problem{path: s.path, what: fmt.Sprintf("%s is taken by %s already", s.Endpoint, earlier.name), hint: "give each its own port"})
+			}
+		}
+	}
+	if a := c.Console.Address; a.Network != "" && !a.loopback() {
+		found = append(found, problem{path: "console.address", what: fmt.Sprintf("%s is open to a network, and signing in is not built yet", a), hint: "write an address on 127.0.0.1"})
+	}
+	return found
+}
+
+// clash reports whether both cannot be listened on at once.
+func (e Endpoint) clash(other Endpoint) bool {
+	if e.Network != other.Network || e.Network == "" {
+		return false
+	}
+	if e.Network == "unix" {
+		return e.Address == other.Address
+	}
+	host, port, _ := net.SplitHostPort(e.Address)
+	otherHost, otherPort, _ := net.SplitHostPort(other.Address)
+	return port == otherPort && port != "0" && (sameHost(host, otherHost) || anyHost(host) || anyHost(otherHost))
+}
+
+func sameHost(a, b string) bool {
+	local := func(h string) string { return strings.Replace(h, "localhost", "127.0.0.1", 1) }
+	return local(a) == local(b)
+}
+
+func anyHost(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsUnspecified()
+}
+
+// tokenLength is the most a tracking token takes behind mailbox+ (rules §2).
+const tokenLength = 36
+
+func (c *Config) checkMailboxes() problems {
+	var found problems
+	seen := map[string]int{}
+	for i, m := range c.Mailboxes {
+		path := fmt.Sprintf("mailboxes[%d].address", i)
+		local, domain, _ := strings.Cut(m.Address, "@")
+		plain, _, plus := strings.Cut(local, "+")
+		switch err := console.CheckAddress(m.Address); {
+		case m.Address == "": // missing, said already
+		case err != nil:
+			found = append(found, problem{path: path, what: err.Error(), hint: "write an address such as 311@city.example"})
+		case plus:
+			found = append(found, problem{path: path, what: fmt.Sprintf("%q has a plus, which is kept for tracking", m.Address),
+				hint: fmt.Sprintf("write %s@%s; mailbox+anything is the same mailbox", plain, domain)})
+		case len(local)+1+tokenLength > 64:
+			found = append(found, problem{path: path, what: fmt.Sprintf("%q leaves no room for tracking: its local part has %d octets, at most %d fit", m.Address, len(local), 64-1-tokenLength),
+				hint: "choose a shorter mailbox name"})
+		}
+		if first, twice := seen[store.Key(m.Address)]; twice && m.Address != "" {
+			found = append(found, problem{path: path, what: fmt.Sprintf("%q is mailboxes[%d] already", m.Address, first), hint: "remove one of the two"})
+		} else {
+			seen[store.Key(m.Address)] = i
+		}
+	}
+	if len(c.Mailboxes) == 0 && c.has("inbound") {
+		found = append(found, problem{path: "mailboxes", what: "an inbound listener has no mailbox to take mail for", hint: "write such as [{address: 311@city.example, queue: general}]"})
+	}
+	return found
+}
+
+// has reports whether any listener has the role.
+func (c *Config) has(role string) bool {
+	return slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Role == role })
+}
+
+func (c *Config) checkRoutes() problems {
+	var found problems
+	last := map[string]int{}
+	for i, r := range c.Routes {
+		path := fmt.Sprintf("routes[%d]", i)
+		if earlier, never := last[r.Role]; never && r.Role != "" {
+			found = append(found, problem{path: path, what: fmt.Sprintf("never used: routes[%d] takes all %s mail", earlier, r.Role), hint: "move the route without recipient_domain behind the others"})
+		} else if r.RecipientDomain == "" {
+			last[r.Role] = i
+		}
+		found = append(found, r.check(path, c)...)
+	}
+	if _, ok := last["outbound"]; c.has("outbound") && !ok {
+		found = append(found, problem{path: "routes", what: "outbound mail has no way out", hint: "add {role: outbound, next_hop: smtp://HOST:25}"})
+	}
+	return found
+}
+
+func (r Route) check(path string, c *Config) problems {
+	var found problems
+	if r.RecipientDomain != "" && !console.IsDomain(r.RecipientDomain) {
+		found = append(found, problem{path: path + ".recipient_domain", what: fmt.Sprintf("%q is not a domain", r.RecipientDomain), hint: "write such as city.example"})
+	}
+	if r.NextHop.None() {
+		if r.Role == "outbound" {
+			found = append(found, problem{path: path + ".next_hop", what: "none would accept outbound mail and send it nowhere", hint: "write such as smtp://127.0.0.1:25"})
+		}
+		return found
+	}
+	if i := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Address.clash(r.NextHop.Endpoint) && r.NextHop.loopback() }); i >= 0 {
+		found = append(found, problem{path: path + ".next_hop", what: fmt.Sprintf("%s is our own listener %q, a loop", r.NextHop, c.Listeners[i].Name), hint: "write the address of the mail server behind us"})
+	}
+	if r.TLS == "" && !r.NextHop.loopback() {
+		found = append(found, problem{path: path + ".next_hop", what: fmt.Sprintf("%s needs TLS (verify), which is not built yet", r.NextHop), hint: "write tls: none if you own the network between, or relay by a mail server on this machine"})
+	}
+	return found
+}
+
+func positive(path string, n int) problems {
+	if n > 0 {
+		return nil
+	}
+	return problems{{path: path, what: fmt.Sprintf("%d is too few", n), hint: "write 1 or more"}}
+}
+
+func (c *Config) checkNumbers() problems {
+	var found problems
+	found = append(found, positive("limits.recipients", c.Limits.Recipients)...)
+	found = append(found, atLeast("limits.idle_timeout", c.Limits.IdleTimeout, Duration(time.Second))...)
+	found = append(found, atLeast("limits.body_timeout", c.Limits.BodyTimeout, Duration(time.Second))...)
+	if c.Limits.MessageSize < 64<<10 {
+		found = append(found, problem{path: "limits.message_size", what: fmt.Sprintf("%s is too small for mail", c.Limits.MessageSize), hint: "write 64KiB or more"})
+	}
+	if c.Reopen.PerDay < 0 {
+		found = append(found, problem{path: "reopen.per_day", what: fmt.Sprintf("%d is less than none", c.Reopen.PerDay), hint: "write 0 for never, or more"})
+	}
+	if len(c.Retry.Schedule) == 0 {
+		found = append(found, problem{path: "retry.schedule", what: "empty", hint: "write such as [1m, 5m, 15m, 1h]"})
+	}
+	for i, pause := range c.Retry.Schedule {
+		found = append(found, atLeast(fmt.Sprintf("retry.schedule[%d]", i), pause, Duration(time.Second))...)
+	}
+	if len(c.Retry.Schedule) > 0 {
+		found = append(found, atLeast("retry.expire", c.Retry.Expire, c.Retry.Schedule[0])...)
+	}
+	return found
+}
+
+func atLeast(path string, d, least Duration) problems {
+	if d >= least {
+		return nil
+	}
+	return problems{{path: path, what: fmt.Sprintf("%s is too short", d), hint: fmt.Sprintf("write %s or more", least)}}
+}
+
+func (c *Config) checkCaseLog() problems {
+	var found problems
+	for i, t := range c.CaseLog.FileTypes {
+		if clean := strings.ToLower(strings.TrimLeft(t, ".*")); t != clean || clean == "" {
+			found = append(found, problem{path: fmt.Sprintf("case_log.file_types[%d]", i), what: fmt.Sprintf("%q is not a file type", t), hint: "write the letters behind the dot, small, such as eml"})
+		}
+	}
+	if c.CaseLog.DocumentType != "" && !slices.Contains(c.CaseLog.FileTypes, "eml") {
+		found = append(found, problem{path: "case_log.document_type",
+			what: fmt.Sprintf("%q asks for the EML of each answer, but eml is not among case_log.file_types", c.CaseLog.DocumentType),
+			hint: "add eml to case_log.file_types, or remove document_type"})
+	}
+	return found
+}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/gateway/console"
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/gateway/relay"
+	"github.com/casegate/casegate/store"
+)
+
+// grace is how long a stop waits for open transactions and deliveries.
+const grace = 30 * time.Second
+
+// daemon is everything that serve runs, joined. It stops upstream to
+// downstream: no new mail, open transactions finish, deliveries settle, the
+// API closes, the store closes.
+type daemon struct {
+	cfg       *Config
+	log       *slog.Logger
+	store     store.Store
+	relay     *relay.Relay
+	listeners []*gateway.Listener
+	handlers  []gateway.Handler
+	http      []*http.Server
+	nets      []net.Listener
+}
+
+// newDaemon binds every address; nothing is served yet. The store is the
+// daemon's from now on.
+func newDaemon(cfg *Config, st store.Store, log *slog.Logger) (*daemon, error) {
+	d := &daemon{cfg: cfg, store: st, log: log}
+	if err := d.build(); err != nil {
+		d.release()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *daemon) build() error {
+	var err error
+	if d.relay, err = newRelay(d.cfg, d.store, d.log); err != nil {
+		return err
+	}
+	opts := pipelineOptions(d.cfg, d.store, d.relay, d.log)
+	for i, l := range d.cfg.Listeners {
+		if err := d.listen(l, handler(opts, l, fmt.Sprintf("listeners[%d].send_as", i))); err != nil {
+			return err
+		}
+	}
+	return d.serveAPI(service(opts))
+}
+
+func newRelay(cfg *Config, st store.Store, log *slog.Logger) (*relay.Relay, error) {
+	o := relay.Options{
+		Hostname: cfg.Hostname, Expire: time.Duration(cfg.Retry.Expire),
+		Transform: message.Apply, Logger: log,
+	}
+	for _, r := range cfg.Routes {
+		o.Routes = append(o.Routes, relay.Route{Role: r.Role, Recipient: r.RecipientDomain, NextHop: hopName(r.NextHop), TLS: r.TLS})
+	}
+	for _, wait := range cfg.Retry.Schedule {
+		o.Retry = append(o.Retry, time.Duration(wait))
+	}
+	return relay.New(st, o)
+}
+
+// hopName writes a next hop as the relay reads it.
+func hopName(n NextHop) string {
+	switch {
+	case n.Protocol == "":
+		return relay.None
+	case n.Network == "unix":
+		return n.Protocol + "+unix:" + n.Address
+	}
+	return n.Protocol + "://" + n.Address
+}
+
+// pipelineOptions tells both pipelines what the configuration says.
+func pipelineOptions(cfg *Config, st store.Store, r *relay.Relay, log *slog.Logger) gateway.Options {
+	return gateway.Options{
+		Store: st, Settings: settings(cfg), Queued: r.Wake, Now: time.Now, Logger: log,
+		Route: func(role gateway.Role, sender, recipient string) bool {
+			route, ok := r.Route(string(role), sender, recipient)
+			return ok && route.NextHop != relay.None
+		},
+	}
+}
+
+func handler(o gateway.Options, l Listener, sendAs string) gateway.Handler {
+	if l.Role == string(gateway.RoleOutbound) {
+		return gateway.NewOutbound(o, l.SendAs, sendAs)
+	}
+	return gateway.NewInbound(o, l.TrustedForm)
+}
+
+func (d *daemon) listen(l Listener, h gateway.Handler) error {
+	o := gateway.ListenerOptions{
+		Name: l.Name, Role: gateway.Role(l.Role), Protocol: l.Protocol, Address: listenAt(l.Address),
+		Hostname: d.cfg.Hostname, BareNewline: gateway.NewlinePolicy(l.BareNewline),
+		MaxMessage: int64(d.cfg.Limits.MessageSize), MaxRecipients: d.cfg.Limits.Recipients,
+		MaxConnections: l.MaxConnections, MaxPerPeer: l.MaxConnectionsPerPeer,
+		IdleTimeout: time.Duration(d.cfg.Limits.IdleTimeout), BodyTotal: time.Duration(d.cfg.Limits.BodyTimeout),
+		Logger: d.log,
+	}
+	for _, p := range l.Peers {
+		o.Peers = append(o.Peers, p.Prefix)
+	}
+	ln, err := gateway.Listen(o)
+	if err != nil {
+		return hint("stop the other program that uses the address, or change the listener's address", "listener %q: %w", l.Name, err)
+	}
+	d.listeners, d.handlers = append(d.listeners, ln), append(d.handlers, h)
+	return nil
+}
+
+// serveAPI binds the command line's socket, for whoever owns the data folder,
+// and the console's address.
+func (d *daemon) serveAPI(svc console.Service) error {
+	socket, err := listenSocket(d.cfg.socket())
+	if err != nil {
+		return fmt.Errorf("the command line's socket: %w", err)
+	}
+	d.addHTTP(socket, console.New(svc, console.Options{Access: console.Operator, Version: version, Logger: d.log}))
+	ln, err := net.Listen("tcp", d.cfg.Console.Address.Address)
+	if err != nil {
+		return hint("change console.address", "console: %w", err)
+	}
+	d.addHTTP(ln, console.New(svc, console.Options{Access: console.Nobody, Version: version, Logger: d.log}))
+	return nil
+}
+
+func (d *daemon) addHTTP(ln net.Listener, h http.Handler) {
+	d.nets = append(d.nets, ln)
+	d.http = append(d.http, &http.Server{
+		Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn),
+	})
+}
+
+// run serves until ctx ends, then stops in order. ready is called once
+// everything is up.
+func (d *daemon) run(ctx context.Context, ready func()) error {
+	defer d.release()
+	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopRelay()
+	failed := make(chan error, len(d.listeners)+len(d.http)+1)
+	relayDone := make(chan error, 1)
+	go func() { relayDone <- d.relay.Run(relayCtx) }()
+	for i, ln := range d.listeners {
+		go func() { failed <- ln.Serve(d.handlers[i]) }()
+	}
+	for i, s := range d.http {
+		go func() { failed <- s.Serve(d.nets[i]) }()
+	}
+	ready()
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+		d.log.Error("a listener ended", "error", err)
+	}
+	d.stop()
+	stopRelay()
+	return errors.Join(err, <-relayDone)
+}
+
+// stop ends what takes things in: listeners first, then the API.
+func (d *daemon) stop() {
+	d.log.Info("stopping")
+	ctx, cancel := context.WithTimeout(context.Background(), grace)
+	defer cancel()
+	done := make(chan error, len(d.listeners))
+	for _, ln := range d.listeners {
+		go func() { done <- ln.Shutdown(ctx) }()
+	}
+	for range d.listeners {
+		if err := <-done; err != nil {
+			d.log.Warn("a listener was closed with sessions open", "error", err)
+		}
+	}
+	for _, s := range d.http {
+		s.Shutdown(ctx)
+	}
+}
+
+// release closes what is left open; the store last.
+func (d *daemon) release() {
+	for _, ln := range d.listeners {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		ln.Shutdown(ctx)
+	}
+	for _, ln := range d.nets {
+		ln.Close()
+	}
+	if d.store != nil {
+		if err := d.store.Close(); err != nil {
+			d.log.Error("closing the store", "error", err)
+		}
+		d.store = nil
+	}
+}
+
+// listenAt writes an endpoint as a listener reads it.
+func listenAt(e Endpoint) string {
+	if e.Network == "unix" {
+		return "unix:" + e.Address
+	}
+	return e.Address
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/gateway/console"
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/bolt"
+)
+
+// openStore opens the embedded store, making it and its folder if there is
+// none.
+func openStore(cfg *Config) (store.Store, error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, hint("make data_dir a folder that this user may write to", "data_dir: %w", err)
+	}
+	return bolt.Open(cfg.store(), bolt.Options{Transform: message.Apply, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// newService is what the API works on when no daemon runs.
+func newService(cfg *Config, st store.Store) console.Service {
+	return service(gateway.Options{Store: st, Settings: settings(cfg), Now: time.Now})
+}
+
+func service(o gateway.Options) console.Service {
+	return console.Service{Store: o.Store, Transform: message.Apply, Explain: explainer(o)}
+}
+
+// settings are the rules' choices.
+func settings(cfg *Config) resolver.Settings {
+	s := resolver.Settings{
+		Hostname: cfg.Hostname, DedupeWindow: time.Duration(cfg.DedupeWindow), SubmitWindow: 24 * time.Hour,
+		ReopenWindow: time.Duration(cfg.Reopen.Window), ReopenPerDay: cfg.Reopen.PerDay,
+		Strict: cfg.Identity.OnUnverified == "guest",
+		Sender: cfg.Outbound.Sender, ToPolicy: cfg.Outbound.ToPolicy, Unresolved: cfg.Outbound.Unresolved,
+		UnresolvedOriginals: cfg.Outbound.UnresolvedOriginals, BccCurrentUser: cfg.Outbound.BCCCurrentUser,
+		Uncased: cfg.Outbound.Uncased, LogDocumentType: cfg.CaseLog.DocumentType,
+	}
+	for _, m := range cfg.Mailboxes {
+		s.Mailboxes = append(s.Mailboxes, resolver.Mailbox{Address: m.Address, Queue: m.Queue})
+	}
+	return s
+}
+
+// explainer answers what would be decided about a mail, by the pipelines' own
+// way, in the API's words.
+func explainer(o gateway.Options) func(context.Context, console.ExplainRequest) (console.Explanation, error) {
+	return func(ctx context.Context, r console.ExplainRequest) (console.Explanation, error) {
+		env := &gateway.Envelope{Listener: "explain", Role: gateway.Role(r.Role)}
+		var err error
+		if env.From, err = gateway.ParsePath(r.From); err != nil {
+			return console.Explanation{}, fmt.Errorf("--from %q: %w", r.From, err)
+		}
+		for _, to := range r.Recipients {
+			p, err := gateway.ParsePath(to)
+			if err != nil {
+				return console.Explanation{}, fmt.Errorf("--rcpt %q: %w", to, err)
+			}
+			env.Recipients = append(env.Recipients, gateway.Recipient{Path: p})
+		}
+		e, err := gateway.Explain(ctx, o, env, r.EML, r.Stored)
+		switch {
+		case err != nil:
+			return console.Explanation{}, err
+		case e.Inbound != nil:
+			return explainInbound(*e.Inbound), nil
+		case e.Outbound != nil:
+			return explainOutbound(*e.Outbound), nil
+		}
+		return console.Explanation{}, errors.New("nothing was decided")
+	}
+}
+
+func explainInbound(d resolver.InboundDecision) console.Explanation {
+	return console.Explanation{
+		Role: "inbound", Outcome: string(d.Action), Case: d.Case.Number, Exception: d.Exception,
+		Class: string(d.Class), Identity: string(d.Identity), CorrelationMethod: d.Method,
+		Decision: d.Decision, Parties: explainParties(d.Parties), Recipients: d.Mailboxes,
+	}
+}
+
+func explainOutbound(d resolver.OutboundDecision) console.Explanation {
+	e := console.Explanation{
+		Role: "outbound", Outcome: "send", Case: d.Case.Number, Class: string(d.Class), CorrelationMethod: d.Method,
+		Decision: d.Decision, Parties: explainParties(d.Parties), Recipients: d.Recipients(),
+	}
+	switch {
+	case d.Refusal != nil:
+		e.Outcome = "refuse: " + d.Refusal.Text
+	case d.Duplicate != nil:
+		e.Outcome = "duplicate of " + d.Duplicate.ID.String()
+	}
+	return e
+}
+
+func explainParties(rows []store.Party) []console.ActivityParty {
+	list := []console.ActivityParty{}
+	for _, r := range rows {
+		p := console.ActivityParty{Role: r.Role, AddressUsed: r.AddressUsed, Name: r.Name, Why: r.Why}
+		if r.Party.Kind != store.Unresolved {
+			p.Party = &console.PartyRef{Kind: r.Party.Kind, ID: r.Party.ID, Address: r.Party.Address}
+		}
+		list = append(list, p)
+	}
+	return list
+}

@@ -1,0 +1,123 @@
+package console
+
+import (
+	"context"
+	"io"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/casegate/casegate/store"
+)
+
+func (a *api) explainRoutes(h huma.API) {
+	handle(h, get("explain-message", "/messages/{id}/explain", "What was decided about a message, or would be today", 403, 404, 501), a.explainStored)
+	op := post("explain-mail", "/explain", "What would be decided about a mail; writes nothing", 422, 501)
+	op.DefaultStatus = http.StatusOK
+	op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{
+		"message/rfc822": {Schema: &huma.Schema{Type: huma.TypeString, Format: "binary"}},
+	}}
+	handle(h, op, a.explainMail)
+}
+
+type explainMailQuery struct {
+	Role string   `query:"role" enum:"inbound,outbound" default:"inbound" doc:"of the listener it would come in by"`
+	From string   `query:"from" doc:"MAIL FROM; none: as the header says; <>: the null reverse-path"`
+	Rcpt []string `query:"rcpt,explode" doc:"RCPT TO; none: as the header says"`
+	body io.Reader
+}
+
+// Resolve keeps the body for reading as it comes: a mail may be large.
+func (q *explainMailQuery) Resolve(ctx huma.Context) []error {
+	q.body = ctx.BodyReader()
+	return nil
+}
+
+func (a *api) explainMail(ctx context.Context, in *explainMailQuery) (*one[Explanation], error) {
+	req := ExplainRequest{Role: in.Role, From: in.From, FromHeader: in.From == "", Recipients: in.Rcpt, EML: in.body}
+	if req.From == "<>" {
+		req.From = ""
+	}
+	return a.explain(ctx, req)
+}
+
+func (a *api) explain(ctx context.Context, req ExplainRequest) (*one[Explanation], error) {
+	if a.Explain == nil {
+		return nil, problem(501, "", "this program cannot explain mail yet")
+	}
+	e, err := a.Explain(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	e.Decision.Rules, e.Decision.Reasons = filled(e.Decision.Rules), filled(e.Decision.Reasons)
+	if e.Parties == nil {
+		e.Parties = []ActivityParty{}
+	}
+	return &one[Explanation]{e}, nil
+}
+
+type explainStoredQuery struct {
+	idQuery
+	Today bool `query:"today" doc:"what would be decided now"`
+}
+
+func (a *api) explainStored(ctx context.Context, in *explainStoredQuery) (*one[Explanation], error) {
+	if in.Today {
+		return a.explainToday(ctx, in)
+	}
+	detail, err := a.showMessage(ctx, &in.idQuery)
+	if err != nil {
+		return nil, err
+	}
+	m := detail.Body
+	return &one[Explanation]{Explanation{
+		ID: m.ID, Stored: true, Role: roleOf(m.Direction), Outcome: outcome(m),
+		Case: m.Case, Exception: m.Exception, Class: m.Class, Identity: m.Identity,
+		CorrelationMethod: m.CorrelationMethod, Decision: m.Decision, Parties: m.Parties,
+		Recipients: m.Envelope.Recipients,
+	}}, nil
+}
+
+func outcome(m MessageDetail) string {
+	switch {
+	case m.Exception != "":
+		return "exception"
+	case m.Case == 0:
+		return "uncased"
+	}
+	return "on a case"
+}
+
+// explainToday decides a stored message again, with its Bcc where it stood: the
+// rules must see what they saw. What the answer then shows of Bcc is veiled as
+// everywhere.
+func (a *api) explainToday(ctx context.Context, in *explainStoredQuery) (*one[Explanation], error) {
+	if a.Access < Operator {
+		return nil, problem(403, "ask on the gateway itself, with the casegate command", "deciding a stored message again needs its Bcc")
+	}
+	eml, m, err := a.openEML(ctx, in.ID, store.AsReceived, true)
+	if err != nil {
+		return nil, err
+	}
+	defer eml.Close()
+	out, err := a.explain(ctx, ExplainRequest{
+		Role: roleOf(m.Direction), From: m.Envelope.From, Recipients: m.Envelope.Recipients, Stored: m.ID, EML: eml,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Body.ID = m.ID
+	v := veilFor(in.BCC, m)
+	out.Body.Decision.Reasons = v.texts(out.Body.Decision.Reasons)
+	out.Body.Recipients = v.addresses(out.Body.Recipients)
+	out.Body.Parties = v.activityParties(out.Body.Parties)
+	return out, nil
+}
+
+// roleOf is the listener's role that a direction comes in by.
+func roleOf(d store.Direction) string {
+	if d == store.Outgoing {
+		return "outbound"
+	}
+	return "inbound"
+}

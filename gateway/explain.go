@@ -1,0 +1,88 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"slices"
+
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+)
+
+// Explained is a decision that was made and thrown away: one of the two.
+type Explained struct {
+	Inbound  *resolver.InboundDecision
+	Outbound *resolver.OutboundDecision
+}
+
+// Explain decides on a message as if it came now, the way the pipelines do,
+// and writes nothing. Without recipients those of the header are taken. except
+// names a stored message that must not count as an earlier copy of this one.
+func Explain(ctx context.Context, o Options, env *Envelope, eml io.Reader, except store.ID) (Explained, error) {
+	s := &spool{body: &unkept{}, raw: sha256.New(), content: sha256.New()}
+	if _, err := io.Copy(s, eml); err != nil {
+		return Explained{}, err
+	}
+	if len(env.Recipients) == 0 {
+		env.Recipients = headerRecipients(message.Parse(s.header))
+	}
+	mail, _ := read(env, s, o.Now())
+	var e Explained
+	err := o.Store.View(ctx, func(r store.Reader) error {
+		if env.Role == RoleOutbound {
+			d, err := explainOutbound(r, o, resolver.Submission{Mail: mail, Setting: "send_as", SubmitHash: submitHash(env, s)}, except)
+			e.Outbound = &d
+			return err
+		}
+		facts, err := r.Facts(resolver.Ask(mail, o.Settings))
+		if err != nil {
+			return err
+		}
+		d := resolver.Inbound(mail, without(facts, except), o.Settings)
+		e.Inbound = &d
+		return nil
+	})
+	return e, err
+}
+
+func explainOutbound(r store.Reader, o Options, sub resolver.Submission, except store.ID) (resolver.OutboundDecision, error) {
+	facts, err := r.Facts(resolver.AskOutbound(sub, o.Settings))
+	if err != nil {
+		return resolver.OutboundDecision{}, err
+	}
+	return resolver.Outbound(sub, without(facts, except), o.Settings), nil
+}
+
+// without leaves a message out of the facts.
+func without(f store.Facts, id store.ID) store.Facts {
+	for k, refs := range f.MessageIDs {
+		f.MessageIDs[k] = slices.DeleteFunc(slices.Clone(refs), func(r store.MessageRef) bool { return r.ID == id })
+	}
+	return f
+}
+
+func headerRecipients(h message.Header) []Recipient {
+	var list []Recipient
+	for _, name := range []string{"To", "Cc", "Bcc"} {
+		for _, l := range listed(h, name) {
+			if p, err := ParsePath(l.box.Address); err == nil {
+				list = append(list, Recipient{Path: p})
+			}
+		}
+	}
+	return list
+}
+
+// unkept is a body that is counted and forgotten.
+type unkept struct{ size int64 }
+
+func (u *unkept) Write(p []byte) (int, error) {
+	u.size += int64(len(p))
+	return len(p), nil
+}
+func (u *unkept) WriteTo(io.Writer) (int64, error) { return 0, nil }
+func (u *unkept) Size() int64                      { return u.size }
+func (u *unkept) Seal(context.Context) error       { return nil }
+func (u *unkept) Discard()                         {}

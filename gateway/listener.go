@@ -1,0 +1,381 @@
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// NewlinePolicy says what becomes of a message with a CR or an LF alone.
+type NewlinePolicy string
+
+const (
+	// NewlineReject refuses it with 550 5.6.0, after all of it was read. The
+	// zero policy is the same.
+	NewlineReject NewlinePolicy = "reject"
+	// NewlineNormalize takes it as it is and sets the flags of BodyFacts: for
+	// trusted relays. Whoever sends the message on must normalise it.
+	NewlineNormalize NewlinePolicy = "normalize"
+)
+
+// ListenerOptions describes one listener. The zero value of a field means its
+// default, where one is named.
+type ListenerOptions struct {
+	Name     string
+	Role     Role
+	Protocol string // "smtp" (default) or "lmtp"
+	Address  string // "host:port" or "unix:/path"; unused by NewListener
+
+	// Peers may connect, nothing more. Default: loopback. A UNIX socket is
+	// guarded by its mode (0660) instead.
+	Peers       []netip.Prefix
+	TrustedForm bool // handed on in the Envelope
+
+	Hostname       string        // in the banner; default: the machine's name
+	MaxMessage     int64         // bytes, advertised as SIZE; default 50 MiB, at most 4 GiB-1
+	MaxRecipients  int           // of one transaction; default 1000
+	MaxConnections int           // at the same time; default 2000
+	MaxPerPeer     int           // of one address; default: MaxConnections
+	BareNewline    NewlinePolicy // default NewlineReject
+
+	IdleTimeout  time.Duration // for a whole command line; default 5 min
+	WriteTimeout time.Duration // for a reply to leave; default 1 min
+	BodyIdle     time.Duration // between two reads of a body; default 3 min
+	BodyTotal    time.Duration // waiting for one body in all; default 30 min
+	// MinRate is the least bytes a second, on average, that a body must come
+	// with once we have waited 30 s (or BodyIdle) for it. Default 256, negative
+	// none.
+	MinRate int64
+	// BannerPause is how long a client is watched for speaking before the
+	// banner. Default 1 ms: enough for one that doesn't wait at all, and no more
+	// delay than a new connection bears. Negative: none.
+	BannerPause time.Duration
+
+	Logger *slog.Logger // default slog.Default
+}
+
+func (o ListenerOptions) withDefaults() (ListenerOptions, error) {
+	host, _ := os.Hostname()
+	o.Protocol = cmp.Or(o.Protocol, "smtp")
+	o.Hostname = cmp.Or(o.Hostname, host, "localhost")
+	o.MaxMessage = cmp.Or(o.MaxMessage, 50<<20)
+	o.MaxRecipients = cmp.Or(o.MaxRecipients, 1000)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 2000)
+	o.MaxPerPeer = cmp.Or(o.MaxPerPeer, o.MaxConnections)
+	o.BareNewline = cmp.Or(o.BareNewline, NewlineReject)
+	o.IdleTimeout = cmp.Or(o.IdleTimeout, 5*time.Minute)
+	o.WriteTimeout = cmp.Or(o.WriteTimeout, time.Minute)
+	o.BodyIdle = cmp.Or(o.BodyIdle, 3*time.Minute)
+	o.BodyTotal = cmp.Or(o.BodyTotal, 30*time.Minute)
+	o.MinRate = cmp.Or(o.MinRate, 256)
+	o.BannerPause = cmp.Or(o.BannerPause, time.Millisecond)
+	o.Logger = cmp.Or(o.Logger, slog.Default())
+	if o.Peers == nil {
+		o.Peers = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	return o, o.check()
+}
+
+func (o *ListenerOptions) check() error {
+	switch {
+	case o.Protocol != "smtp" && o.Protocol != "lmtp":
+		return fmt.Errorf("listener %q: unknown protocol %q", o.Name, o.Protocol)
+	case o.Role != RoleInbound && o.Role != RoleOutbound:
+		return fmt.Errorf("listener %q: unknown role %q", o.Name, o.Role)
+	case o.BareNewline != NewlineReject && o.BareNewline != NewlineNormalize:
+		return fmt.Errorf("listener %q: unknown bare-newline policy %q", o.Name, o.BareNewline)
+	case o.MaxMessage < 0 || o.MaxMessage > 1<<32-1:
+		return fmt.Errorf("listener %q: message limit %d is not within 1 and %d", o.Name, o.MaxMessage, int64(1<<32-1))
+	}
+	return nil
+}
+
+// Listener accepts connections for one role and serves their sessions.
+type Listener struct {
+	opts   ListenerOptions
+	log    *slog.Logger
+	ln     net.Listener
+	ctx    context.Context // of all sessions; ends when the grace is over
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	conns   map[*wire]struct{}
+	perPeer map[netip.Addr]int
+	closing chan struct{} // closed: no new connections
+	empty   chan struct{} // closed: closing, and no connection is left
+}
+
+// Listen opens the address of the options.
+func Listen(o ListenerOptions) (*Listener, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	var ln net.Listener
+	if path, ok := strings.CutPrefix(o.Address, "unix:"); ok {
+		ln, err = listenUnix(path)
+	} else {
+		ln, err = net.Listen("tcp", o.Address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listener %q: %w", o.Name, err)
+	}
+	return NewListener(ln, o)
+}
+
+// NewListener serves a listener that is open already.
+func NewListener(ln net.Listener, o ListenerOptions) (*Listener, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	l := &Listener{
+		opts: o, log: o.Logger.With("listener", o.Name), ln: ln,
+		conns: map[*wire]struct{}{}, perPeer: map[netip.Addr]int{},
+		closing: make(chan struct{}), empty: make(chan struct{}),
+	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
+	return l, nil
+}
+
+// listenUnix opens a socket for owner and group. A socket that a dead process
+// left behind is removed; one that answers is not.
+func listenUnix(path string) (net.Listener, error) {
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, 0o660); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return ln, nil
+}
+
+func removeStale(path string) error {
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%s exists and is not a socket", path)
+	}
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+		return fmt.Errorf("%s is in use by another process", path)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// Addr is where the listener listens.
+func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
+
+// Serve accepts connections until Shutdown, after which it returns nil. Call it
+// once.
+func (l *Listener) Serve(h Handler) error {
+	srv := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		w, ok := c.Conn().(*wire)
+		if !ok {
+			return nil, smtpReply(Verdict{Code: 421, Text: "Internal error"})
+		}
+		s := &session{wire: w, conn: c, h: h}
+		w.host = s
+		return s, nil
+	}))
+	srv.Domain = l.opts.Hostname
+	srv.LMTP = l.opts.Protocol == "lmtp"
+	srv.MaxMessageBytes = l.opts.MaxMessage // of MAIL SIZE=; it never sees a body
+	srv.MaxRecipients = l.opts.MaxRecipients
+	srv.MaxLineLength = 0 // ours
+	srv.EnableSMTPUTF8, srv.EnableDSN = true, true
+	srv.ErrorLog = libraryLog{l.log}
+	err := srv.Serve(acceptor{l})
+	if l.isClosing() {
+		return nil
+	}
+	return err
+}
+
+// libraryLog is where go-smtp reports what it didn't expect.
+type libraryLog struct{ log *slog.Logger }
+
+func (l libraryLog) Printf(format string, v ...any) {
+	level := slog.LevelDebug // a connection that broke, most of the time
+	if strings.HasPrefix(format, "panic") {
+		level = slog.LevelError
+	}
+	l.log.Log(context.Background(), level, "go-smtp", "text", fmt.Sprintf(format, v...))
+}
+
+func (l libraryLog) Println(v ...any) { l.Printf("%s", fmt.Sprint(v...)) }
+
+// acceptor is the net.Listener that go-smtp sees: its connections are wires,
+// let in by peer and number.
+type acceptor struct{ *Listener }
+
+func (a acceptor) Close() error { return nil } // Shutdown does it
+
+func (a acceptor) Accept() (net.Conn, error) {
+	delay := time.Duration(0)
+	for {
+		c, err := a.ln.Accept()
+		switch {
+		case err == nil:
+			delay = 0
+			if w := a.admit(c); w != nil {
+				return w, nil
+			}
+		case a.isClosing() || errors.Is(err, net.ErrClosed):
+			return nil, net.ErrClosed
+		default: // no file descriptors left, mostly
+			delay = min(max(2*delay, 5*time.Millisecond), time.Second)
+			a.log.Error("accept failed", "error", err, "retry", delay)
+			select {
+			case <-time.After(delay):
+			case <-a.closing:
+			}
+		}
+	}
+}
+
+// admit lets a connection in, or says why not and closes it.
+func (l *Listener) admit(c net.Conn) *wire {
+	peer, name := peerOf(c.RemoteAddr())
+	if !l.mayConnect(c.RemoteAddr(), peer) {
+		l.turnAway(c, name, "554 5.7.1 "+l.opts.Hostname+" does not serve your address")
+		return nil
+	}
+	l.mu.Lock()
+	refusal := ""
+	switch {
+	case l.isClosing():
+		refusal = "421 4.3.2 " + l.opts.Hostname + " is shutting down"
+	case len(l.conns) >= l.opts.MaxConnections:
+		refusal = "421 4.7.0 Too many connections, try again later"
+	case peer.IsValid() && l.perPeer[peer] >= l.opts.MaxPerPeer:
+		refusal = "421 4.7.0 Too many connections from your address, try again later"
+	}
+	var w *wire
+	if refusal == "" {
+		w = newWire(l.ctx, c, &l.opts, l.log.With("peer", name), nil)
+		w.released = func() { l.forget(w, peer) }
+		l.conns[w] = struct{}{}
+		l.perPeer[peer]++
+	}
+	l.mu.Unlock()
+	if w == nil {
+		l.turnAway(c, name, refusal)
+	}
+	return w
+}
+
+func (l *Listener) turnAway(c net.Conn, peer, answer string) {
+	l.log.Info("connection refused", "peer", peer, "answer", answer)
+	c.SetWriteDeadline(time.Now().Add(time.Second)) // it fits the socket's buffer
+	c.Write([]byte(answer + "\r\n"))
+	c.Close()
+}
+
+func (l *Listener) mayConnect(a net.Addr, peer netip.Addr) bool {
+	if _, unix := a.(*net.UnixAddr); unix {
+		return true
+	}
+	return slices.ContainsFunc(l.opts.Peers, func(p netip.Prefix) bool { return p.Contains(peer) })
+}
+
+// peerOf is the address of a peer, zero when it has none, and its name for
+// logs.
+func peerOf(a net.Addr) (netip.Addr, string) {
+	tcp, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.Addr{}, a.Network()
+	}
+	ap := tcp.AddrPort()
+	addr := ap.Addr().Unmap().WithZone("")
+	return addr, netip.AddrPortFrom(addr, ap.Port()).String()
+}
+
+func (l *Listener) forget(w *wire, peer netip.Addr) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.conns, w)
+	if l.perPeer[peer]--; l.perPeer[peer] == 0 {
+		delete(l.perPeer, peer)
+	}
+	if l.isClosing() && len(l.conns) == 0 {
+		close(l.empty)
+	}
+}
+
+func (l *Listener) isClosing() bool {
+	select {
+	case <-l.closing:
+		return true
+	default:
+		return false
+	}
+}
+
+// Shutdown stops accepting, tells waiting clients 421, and lets those in the
+// middle of a body finish. When ctx ends first, it cuts off what is left and
+// returns the error of ctx.
+func (l *Listener) Shutdown(ctx context.Context) error {
+	l.beginClosing()
+	select {
+	case <-l.empty:
+		l.cancel()
+		return nil
+	case <-ctx.Done():
+	}
+	l.cancel()
+	l.each((*wire).sever)
+	select { // handlers see their context end; what they do in the end is theirs
+	case <-l.empty:
+	case <-time.After(time.Second):
+		l.log.Error("sessions did not end in time")
+	}
+	return ctx.Err()
+}
+
+func (l *Listener) beginClosing() {
+	l.mu.Lock()
+	if !l.isClosing() {
+		close(l.closing)
+		if len(l.conns) == 0 {
+			close(l.empty)
+		}
+	}
+	l.mu.Unlock()
+	l.ln.Close()
+	l.each((*wire).drain)
+}
+
+func (l *Listener) each(do func(*wire)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.conns {
+		do(w)
+	}
+}

@@ -1,0 +1,79 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"io"
+	"time"
+
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+)
+
+// maxHops is the number of Received fields that no real way has (RFC 5321
+// §6.3 asks for at least 100).
+const maxHops = 100
+
+// read turns a spooled message into what the rules know of it.
+func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header) {
+	h := message.Parse(s.header)
+	m := resolver.Mail{
+		ID: store.NewID(), NewCase: store.NewID(), NewContact: store.NewID(), Received: now,
+		EnvelopeFrom: env.From.String(), Header: h,
+		From: addresses(h, "From"), To: addresses(h, "To"), CC: addresses(h, "Cc"), BCC: addresses(h, "Bcc"),
+		Subject:    message.Decode(h.Get("Subject")),
+		InReplyTo:  ids(h, "In-Reply-To"),
+		References: ids(h, "References"),
+	}
+	for _, r := range env.Recipients {
+		m.Recipients = append(m.Recipients, r.Path.String())
+	}
+	if author, n := message.From(h); n == 1 {
+		m.Author = &resolver.Address{Name: author.Name, Address: author.Address}
+	}
+	if own := ids(h, "Message-ID"); len(own) > 0 {
+		m.MessageID = own[0]
+	}
+	m.ContentHash = contentHash(h, s)
+	if m.MessageID == "" {
+		m.DerivedID = "derived." + m.ContentHash
+	}
+	m.TooManyHops = len(h.Values("Received")) > maxHops
+	switch {
+	case s.tooLong || h.TooLarge():
+		m.Unparsable = "its header is longer than 1 MiB or 10 000 fields"
+	case h.Empty():
+		m.Unparsable = "it has no header field"
+	}
+	return m, h
+}
+
+func addresses(h message.Header, name string) []resolver.Address {
+	var list []resolver.Address
+	for _, b := range listed(h, name) {
+		list = append(list, resolver.Address{Name: b.box.Name, Address: b.box.Address})
+	}
+	return list
+}
+
+func ids(h message.Header, name string) []string {
+	var list []string
+	for _, v := range h.Values(name) {
+		list = append(list, message.MessageIDs(v)...)
+	}
+	return list
+}
+
+// contentHash covers what rule I1 compares: the body and the fields that a
+// relay leaves alone.
+func contentHash(h message.Header, s *spool) string {
+	sum := sha256.New()
+	sum.Write(s.content.Sum(nil))
+	for _, name := range []string{"From", "To", "Cc", "Subject", "Date"} {
+		for _, v := range h.Values(name) {
+			io.WriteString(sum, name+":"+v+"\n")
+		}
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}

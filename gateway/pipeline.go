@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+)
+
+// Options are what the pipelines need to know.
+type Options struct {
+	Store    store.Store
+	Settings resolver.Settings
+	// Route reports whether a route leads a delivery anywhere but "none".
+	Route func(role Role, sender, recipient string) bool
+	// Queued is called after a commit that put something into the outbox.
+	Queued func()
+	Now    func() time.Time
+	Logger *slog.Logger
+}
+
+// pipeline is what the two directions share.
+type pipeline struct{ Options }
+
+// Spool opens the way of a body into the store.
+func (p pipeline) Spool(ctx context.Context, _ *Envelope) (Sink, error) {
+	return newSpool(ctx, p.Store)
+}
+
+// envelopeRecord is the record of who handed a message over.
+func envelopeRecord(env *Envelope, m resolver.Mail) store.Envelope {
+	e := store.Envelope{Listener: env.Listener, Helo: env.Helo, From: m.EnvelopeFrom, Recipients: m.Recipients}
+	if env.Peer.IsValid() {
+		e.Peer = env.Peer.String()
+	}
+	return e
+}
+
+// transforms names what must be done to the archived body before it leaves.
+func transforms(env *Envelope) []string {
+	var t []string
+	if env.Body.BareCR || env.Body.BareLF {
+		t = append(t, message.BareNewlines)
+	}
+	if env.Body.NoFinalCRLF {
+		t = append(t, message.FinalCRLF)
+	}
+	return t
+}
+
+// archived is the record of a message's bytes; sent is nil when it is not
+// handed on.
+func archived(env *Envelope, s *spool, sent []byte) (store.Archived, error) {
+	a := store.Archived{ReceivedSHA256: s.digest(), ReceivedSize: s.size}
+	if sent == nil {
+		return a, nil
+	}
+	var err error
+	a.Transforms = transforms(env)
+	a.SentSHA256, a.SentSize, err = s.sentDigest(sent, a.Transforms)
+	return a, err
+}
+
+// logMail writes the case-log row of a mail, if the site's document type for
+// them is set (rules §6).
+func (p pipeline) logMail(tx store.Tx, m store.Message, sourceType string) error {
+	if p.Settings.LogDocumentType == "" || m.Case == 0 {
+		return nil
+	}
+	a := m.Archived
+	doc := &store.Document{FileName: m.ID.String() + ".eml", FileType: "eml", Size: a.ReceivedSize, SHA256: a.ReceivedSHA256, Message: m.ID}
+	if m.Direction == store.Outgoing {
+		doc.Size, doc.SHA256 = a.SentSize, a.SentSHA256
+	}
+	return tx.Record(store.LogEntry{
+		ID: store.NewID(), Case: m.Case, At: m.ReceivedAt, By: m.From, SourceType: sourceType,
+		DocumentType: p.Settings.LogDocumentType, Document: doc, Text: m.Subject,
+	})
+}
+
+func recipients(list []Recipient, to []string) []store.Recipient {
+	given := map[string]Recipient{}
+	for _, r := range list {
+		given[store.Key(r.Path.String())] = r
+	}
+	out := make([]store.Recipient, 0, len(to))
+	for _, address := range to {
+		r := given[store.Key(address)]
+		out = append(out, store.Recipient{Address: address, Notify: r.Notify, ORcpt: r.ORCPT, State: store.Queued})
+	}
+	return out
+}

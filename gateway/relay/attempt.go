@@ -1,0 +1,287 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"github.com/casegate/casegate/store"
+)
+
+// fault is the reply of an attempt that struck a fault of ours; after three
+// the delivery is held.
+const fault = "4.3.0 not sent: an internal fault, see the log"
+
+// job is a claimed delivery and where it goes.
+type job struct {
+	d      store.Delivery
+	lease  time.Time // its end, by time.Now
+	groups []group
+	astray []int // recipients for whom no route leads on
+	stuck  []int // recipients for whom trying again is no use before somebody acts
+	begun  time.Time
+}
+
+// group is the recipients of a delivery that go to one next hop.
+type group struct {
+	hop  *hop
+	rcpt []int // indices in Delivery.Recipients
+}
+
+// plan finds the route of each recipient that is still to be served.
+func (t *table) plan(d store.Delivery, lease time.Time) *job {
+	j := &job{d: d, lease: lease, begun: time.Now()}
+	for i, to := range d.Recipients {
+		if to.State == store.Delivered || to.State == store.Failed {
+			continue
+		}
+		rt, ok := t.find(d.Role, d.From, to.Address)
+		if !ok || rt.hop == nil {
+			j.astray = append(j.astray, i)
+			continue
+		}
+		k := slices.IndexFunc(j.groups, func(g group) bool { return g.hop == rt.hop })
+		if k < 0 {
+			k, j.groups = len(j.groups), append(j.groups, group{hop: rt.hop})
+		}
+		j.groups[k].rcpt = append(j.groups[k].rcpt, i)
+	}
+	return j
+}
+
+// first is the next hop whose load the job counts as.
+func (j *job) first() *hop {
+	if len(j.groups) == 0 {
+		return nil
+	}
+	return j.groups[0].hop
+}
+
+// deliver makes one attempt and settles it.
+func (r *Relay) deliver(ctx, work context.Context, j *job) {
+	defer r.free(1)
+	if h := j.first(); h != nil {
+		defer func() { h.finish(time.Since(j.begun)) }()
+	}
+	// A claim must not outlive its lease: somebody else may have the delivery
+	// then. One that waited too long for its turn goes back.
+	margin := r.opts.Lease / 20
+	attempt, cancel := context.WithDeadlineCause(work, j.lease.Add(-margin), errLease)
+	defer cancel()
+	open := j.open()
+	made := r.attempt(ctx, attempt, j)
+	if len(made) > 0 || len(open) == 0 {
+		r.conclude(j, made)
+	} else {
+		r.untouched(&j.d)
+	}
+	settled := r.settle(work, j.lease, j.d)
+	if settled && len(made) > 0 {
+		r.tell(j, made, open)
+	}
+	if !settled || j.d.State == store.Queued {
+		r.Wake() // NextDue has changed
+	}
+}
+
+// attempt tries every open recipient once and returns what is to be recorded;
+// nothing if it did not begin.
+func (r *Relay) attempt(ctx, work context.Context, j *job) (made []store.Attempt) {
+	at := r.now()
+	for _, g := range j.groups {
+		if g.hop.acquire(ctx) != nil {
+			break // stopping; what is left stays as it is
+		}
+		if time.Until(j.lease) < r.opts.Lease/2 {
+			g.hop.release()
+			break
+		}
+		j.begun = time.Now()
+		made = append(made, j.note(g, at, r.hand(work, &j.d, g)))
+		g.hop.release()
+	}
+	if len(j.astray) > 0 && (len(made) > 0 || len(j.groups) == 0) {
+		made = append(made, j.strand(at))
+	}
+	if len(made) > 0 && j.d.Interrupted {
+		made[0].Ambiguous, j.d.Interrupted = true, false
+	}
+	return made
+}
+
+// untouched prepares a delivery to go back without an attempt. What is known
+// of an earlier one that never ended must not get lost: Settle does not keep
+// Interrupted.
+func (r *Relay) untouched(d *store.Delivery) {
+	if d.Interrupted {
+		d.Interrupted = false
+		d.Attempts = append(d.Attempts, store.Attempt{
+			At: r.now(), Result: "deferred", Ambiguous: true,
+			Reply: "4.4.2 an attempt was interrupted, it may have been taken",
+		})
+	}
+}
+
+// hand hands the message to a next hop for the recipients of a group, in as
+// many transactions as it takes, and returns a verdict on each.
+func (r *Relay) hand(ctx context.Context, d *store.Delivery, g group) (verdicts []verdict) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.opts.Logger.Error("panic in a delivery", "delivery", d.ID, "message", d.Message, "panic", p, "stack", string(debug.Stack()))
+			verdicts = all(len(g.rcpt), faultVerdict(d))
+		}
+	}()
+	if _, err := g.hop.state(); err != nil {
+		return all(len(g.rcpt), unreached(err))
+	}
+	l, err := r.letter(ctx, d.Message)
+	if err != nil {
+		return all(len(g.rcpt), sourceVerdict(err))
+	}
+	verdicts = make([]verdict, len(g.rcpt))
+	rest := make([]int, len(g.rcpt))
+	for k := range rest {
+		rest[k] = k
+	}
+	for len(rest) > 0 {
+		part := rest[:min(len(rest), r.opts.PerTransaction)]
+		rest = rest[len(part):]
+		again := g.collect(verdicts, part, r.transact(ctx, g.hop, g.envelope(d, part), l))
+		rest = append(again, rest...)
+	}
+	return verdicts
+}
+
+// envelope is that of one transaction for part of a group.
+func (g group) envelope(d *store.Delivery, part []int) *envelope {
+	e := &envelope{from: d.From, ret: d.RET, envid: d.EnvID, utf8: d.SMTPUTF8}
+	for _, k := range part {
+		e.to = append(e.to, d.Recipients[g.rcpt[k]])
+	}
+	return e
+}
+
+// collect files the verdicts on part. It returns those that there was no room
+// for, if the transaction did bring others there: they go again at once, in
+// one of their own (RFC 5321 §4.5.3.1.10).
+func (g group) collect(verdicts []verdict, part []int, got []verdict) (again []int) {
+	moved := false
+	for n, k := range part {
+		verdicts[k] = got[n]
+		moved = moved || got[n].state == store.Delivered
+		if got[n].again {
+			again = append(again, k)
+		}
+	}
+	if !moved {
+		return nil
+	}
+	return again
+}
+
+// transact runs one transaction, over an unused session if there is one. If
+// that had been ended by the other side meanwhile, a fresh one takes its place.
+func (r *Relay) transact(ctx context.Context, h *hop, env *envelope, l *letter) []verdict {
+	src, err := l.source(ctx)
+	if err != nil {
+		return all(len(env.to), sourceVerdict(err))
+	}
+	defer src.close()
+	c, reused, err := h.take(ctx)
+	if err != nil {
+		return all(len(env.to), unreached(err))
+	}
+	sound := false // a panic must not leave a session in the middle of something
+	defer func() {
+		if !sound {
+			c.Close()
+		}
+	}()
+	t := c.send(ctx, env, l, src)
+	if reused && t.stale() {
+		c.Close()
+		fresh, err := h.dial(ctx)
+		if err != nil {
+			return all(len(env.to), unreached(err))
+		}
+		c = fresh
+		t = c.send(ctx, env, l, src)
+	}
+	sound = true
+	h.give(c, t.broken)
+	return t.to
+}
+
+func all(n int, v verdict) []verdict {
+	vs := make([]verdict, n)
+	for i := range vs {
+		vs[i] = v
+	}
+	return vs
+}
+
+func unreached(err error) verdict {
+	return verdict{state: store.Queued, reply: "4.4.1 " + clean([]byte(err.Error()))}
+}
+
+// faultVerdict is for an attempt that panicked, we don't know where.
+func faultVerdict(d *store.Delivery) verdict {
+	v := verdict{state: store.Queued, reply: fault, ambiguous: true}
+	before := 0
+	for _, a := range d.Attempts {
+		if a.Reply == fault {
+			before++
+		}
+	}
+	if before >= 2 {
+		v.state = store.Held
+	}
+	return v
+}
+
+// note enters the verdicts on a group into the delivery.
+func (j *job) note(g group, at time.Time, verdicts []verdict) store.Attempt {
+	a := store.Attempt{At: at, NextHop: g.hop.name}
+	for k, i := range g.rcpt {
+		v, to := verdicts[k], &j.d.Recipients[i]
+		a.Ambiguous = a.Ambiguous || v.ambiguous
+		to.State, to.Reply = v.state, v.reply
+		if v.state == store.Held {
+			to.State = store.Queued
+			j.stuck = append(j.stuck, i)
+		}
+	}
+	a.Result, a.Reply = sum(verdicts)
+	return a
+}
+
+// sum puts the verdicts of an attempt into one word and one reply: of what is
+// left to do if anything is, then of what failed. What the next hop said of a
+// single recipient stays with that recipient; here are only its codes.
+func sum(verdicts []verdict) (result, reply string) {
+	rank := map[store.DeliveryState]int{store.Delivered: 0, store.Failed: 1, store.Queued: 2, store.Held: 2}
+	worst := slices.MaxFunc(verdicts, func(a, b verdict) int { return rank[a.state] - rank[b.state] })
+	n := 0
+	for _, v := range verdicts {
+		if rank[v.state] == rank[worst.state] {
+			n++
+		}
+	}
+	result = []string{"delivered", "failed", "deferred"}[rank[worst.state]]
+	if worst.own {
+		return result, fmt.Sprintf("%s (%d of %d recipients)", status(worst.reply), n, len(verdicts))
+	}
+	return result, worst.reply
+}
+
+// strand notes the recipients that no route leads to.
+func (j *job) strand(at time.Time) store.Attempt {
+	const why = "4.4.4 no route leads to a next hop, held until somebody releases it"
+	for _, i := range j.astray {
+		j.d.Recipients[i].State, j.d.Recipients[i].Reply = store.Queued, why
+	}
+	j.stuck = append(j.stuck, j.astray...)
+	return store.Attempt{At: at, NextHop: None, Result: "deferred", Reply: why}
+}

@@ -1,0 +1,124 @@
+package relay
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/bolt"
+)
+
+// archive puts a message with a delivery into a store, as the pipeline would.
+func archive(t testing.TB, st store.Store, eml, to string) store.Delivery {
+	t.Helper()
+	ctx := t.Context()
+	b, err := st.Stage(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Discard()
+	header, body, _ := strings.Cut(eml, "\r\n\r\n")
+	header += "\r\n\r\n"
+	if _, err := io.WriteString(b, body); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Seal(ctx); err != nil {
+		t.Fatal(err)
+	}
+	m := store.Message{ID: store.NewID(), Direction: store.Outgoing, ReceivedAt: time.Now()}
+	m.Archived.ReceivedSize, m.Archived.SentSize = int64(len(eml)), int64(len(eml))
+	d := store.Delivery{
+		ID: store.NewID(), Message: m.ID, Role: "outbound", From: "desk@city.example",
+		Recipients: []store.Recipient{{Address: to, State: store.Queued}},
+		State:      store.Queued, Due: time.Now(), CreatedAt: time.Now(),
+	}
+	err = st.Update(ctx, func(tx store.Tx) error {
+		if err := tx.PutMessage(m); err != nil {
+			return err
+		}
+		if err := tx.Archive(m.ID, []byte(header), []byte(header), nil, b); err != nil {
+			return err
+		}
+		return tx.Enqueue(d)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func load(t testing.TB, st store.Store, id store.ID) (d store.Delivery) {
+	t.Helper()
+	err := st.View(t.Context(), func(r store.Reader) (err error) {
+		d, err = r.Delivery(id)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// TestOnBolt is the whole way on the real store: archived, claimed, crashed,
+// claimed again, delivered byte for byte.
+func TestOnBolt(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "casegate.db")
+	open := func() store.Store {
+		st, err := bolt.Open(path, bolt.Options{Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st
+	}
+	st := open()
+	mails := map[store.ID]string{}
+	var crashed store.Delivery
+	for i := range 12 {
+		eml := bigMail([]int{100, 70_000, 600_000}[i%3])
+		d := archive(t, st, eml, fmt.Sprintf("ana%d@x.example", i))
+		mails[d.ID] = eml
+		if i == 0 {
+			crashed = d
+			if ds, err := st.Claim(t.Context(), time.Now(), time.Hour, 10); err != nil || len(ds) != 1 {
+				t.Fatal(ds, err)
+			}
+		}
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	st = open()
+	defer st.Close()
+	s := newSink(t, "smtp", nil)
+	r, err := New(st, Options{Hostname: "gw.city.example", Routes: []Route{{Role: "outbound", NextHop: s.nextHop}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := start(r)
+	until(t, "all are delivered", func() bool {
+		for id := range mails {
+			if load(t, st, id).State != store.Delivered {
+				return false
+			}
+		}
+		return true
+	})
+	stop()
+	for id, eml := range mails {
+		d := load(t, st, id)
+		if got := s.got(d.Recipients[0].Address); len(got) != 1 || string(got[0]) != eml {
+			t.Errorf("%d mails, not just the one sent", len(got))
+		}
+		if len(d.Attempts) != 1 || d.Attempts[0].Ambiguous != (id == crashed.ID) {
+			t.Errorf("%+v", d.Attempts)
+		}
+	}
+	if _, ok, err := st.NextDue(t.Context()); ok || err != nil {
+		t.Errorf("something is left: %v", err)
+	}
+}

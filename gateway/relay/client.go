@@ -1,0 +1,169 @@
+package relay
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// extensions are what a next hop offered in its answer to EHLO or LHLO.
+type extensions struct {
+	pipelining bool // RFC 2920
+	eightBit   bool // RFC 6152
+	utf8       bool // RFC 6531
+	dsn        bool // RFC 3461
+	sized      bool // RFC 1870
+	size       int64
+}
+
+// conn is a session with a next hop, past its EHLO or LHLO.
+type conn struct {
+	net.Conn
+	r        *bufio.Reader
+	out      []byte // commands about to be written
+	lmtp     bool
+	ext      extensions
+	timeouts *Timeouts
+	messages int       // transactions begun
+	idle     time.Time // since when it lies unused
+}
+
+// connect opens a session: TCP or UNIX, greeting, EHLO or LHLO.
+func (r *Relay) connect(ctx context.Context, e endpoint) (*conn, error) {
+	dial, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Connect)
+	defer cancel()
+	nc, err := r.opts.Dial(dial, e.network, e.address)
+	if err != nil {
+		return nil, fmt.Errorf("connecting: %w", err)
+	}
+	c := &conn{Conn: nc, r: bufio.NewReaderSize(nc, maxReplyLine), lmtp: e.lmtp, timeouts: &r.opts.Timeouts}
+	stop := c.closeWith(ctx)
+	defer stop()
+	if err := c.hello(r.opts.Hostname); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// closeWith closes the connection when ctx ends, until stop is called.
+func (c *conn) closeWith(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() { c.Close() })
+}
+
+// hello waits for the greeting and introduces us. Whatever goes wrong here is
+// the next hop's trouble, not the mail's: it is told as an error, never as a
+// verdict, be it 4xx or 5xx.
+func (c *conn) hello(name string) error {
+	if rep, err := c.reply(c.timeouts.Greeting); err != nil {
+		return fmt.Errorf("waiting for the greeting: %w", err)
+	} else if rep.code != 220 {
+		return fmt.Errorf("the greeting is %s", rep)
+	}
+	verb := "EHLO"
+	if c.lmtp {
+		verb = "LHLO"
+	}
+	rep, err := c.introduce(verb, name)
+	if err == nil && rep.code/100 == 5 && !c.lmtp {
+		verb, c.ext = "HELO", extensions{} // RFC 5321 §3.2
+		rep, err = c.introduce(verb, name)
+	}
+	if err != nil {
+		return fmt.Errorf("saying %s: %w", verb, err)
+	}
+	if rep.code != 250 {
+		return fmt.Errorf("the answer to %s is %s", verb, rep)
+	}
+	return nil
+}
+
+// introduce says EHLO, LHLO or HELO and reads what is offered: one keyword on
+// each line but the first (RFC 5321 §4.1.1.1).
+func (c *conn) introduce(verb, name string) (reply, error) {
+	c.out = append(c.out[:0], verb+" "+name+"\r\n"...)
+	if err := c.flush(c.timeouts.Greeting); err != nil {
+		return reply{}, err
+	}
+	c.SetReadDeadline(time.Now().Add(c.timeouts.Greeting))
+	var rep reply
+	first := true
+	err := readLines(c.r, func(code int, line []byte) error {
+		if !first && code != rep.code {
+			return fmt.Errorf("%w: it changes from %d to %d", errReply, rep.code, code)
+		}
+		if first {
+			rep = reply{code, clean(line[:min(len(line), maxReplyText)])}
+		} else if verb != "HELO" {
+			c.ext.offer(line)
+		}
+		first = false
+		return nil
+	})
+	return rep, err
+}
+
+// offer notes one keyword; its case does not matter.
+func (x *extensions) offer(line []byte) {
+	words := bytes.Fields(line)
+	if len(words) == 0 {
+		return
+	}
+	switch strings.ToUpper(string(words[0])) {
+	case "PIPELINING":
+		x.pipelining = true
+	case "8BITMIME":
+		x.eightBit = true
+	case "SMTPUTF8":
+		x.utf8 = true
+	case "DSN":
+		x.dsn = true
+	case "SIZE":
+		x.sized = true
+		if len(words) > 1 { // 0 is no limit
+			x.size, _ = strconv.ParseInt(string(words[1]), 10, 64)
+		}
+	}
+}
+
+// flush writes what is in c.out.
+func (c *conn) flush(timeout time.Duration) error {
+	c.SetWriteDeadline(time.Now().Add(timeout))
+	_, err := c.Write(c.out)
+	return err
+}
+
+// reply reads one reply, all of it within timeout.
+func (c *conn) reply(timeout time.Duration) (reply, error) {
+	c.SetReadDeadline(time.Now().Add(timeout))
+	return readReply(c.r)
+}
+
+// reset drops a transaction that came to nothing (RFC 5321 §4.1.1.5).
+func (c *conn) reset() error {
+	c.out = append(c.out[:0], "RSET\r\n"...)
+	if err := c.flush(c.timeouts.Mail); err != nil {
+		return err
+	}
+	rep, err := c.reply(c.timeouts.Mail)
+	if err == nil && rep.code != 250 {
+		err = fmt.Errorf("the answer to RSET is %s", rep)
+	}
+	return err
+}
+
+// quit ends an unused session in good manners, but briefly. Only for one that
+// is not inside DATA.
+func (c *conn) quit() {
+	const patience = time.Second
+	defer c.Close()
+	c.out = append(c.out[:0], "QUIT\r\n"...)
+	if c.flush(patience) == nil {
+		c.reply(patience)
+	}
+}

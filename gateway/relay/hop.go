@@ -1,0 +1,243 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Back-off of a next hop that no session can be opened with: in memory, and
+// short, for it only keeps us from hammering. When a delivery is tried again
+// is the retry table's business.
+const (
+	firstBackOff = 10 * time.Second
+	lastBackOff  = 5 * time.Minute
+)
+
+// Where another next hop has no room, mail is put back for a while rather than
+// kept from those that could go elsewhere.
+const (
+	leastPostponed = 2 * time.Second
+	mostPostponed  = time.Minute
+)
+
+// hop is one next hop: its connections, and whether it can be reached.
+type hop struct {
+	r        *Relay
+	name     string // as the route calls it
+	endpoint endpoint
+	limit    int
+	slots    chan struct{} // one token for each connection in use
+	probe    chan struct{} // held by the one who tries a hop that was down
+	quits    sync.WaitGroup
+
+	mu     sync.Mutex
+	idle   []*conn // the longest unused first
+	reaper *time.Timer
+	closed bool
+
+	fails        int // in a row
+	since, until time.Time
+	why          error
+
+	load    int           // deliveries claimed for it
+	pace    time.Duration // that one delivery takes of its time
+	horizon time.Time     // up to where deliveries were put back
+}
+
+func newHop(r *Relay, name string, e endpoint, limit int) *hop {
+	return &hop{
+		r: r, name: name, endpoint: e, limit: limit,
+		slots: make(chan struct{}, limit), probe: make(chan struct{}, 1),
+	}
+}
+
+// acquire waits for the right to use a connection.
+func (h *hop) acquire(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case h.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (h *hop) release() { <-h.slots }
+
+// take returns an unused session, or opens one.
+func (h *hop) take(ctx context.Context) (c *conn, reused bool, err error) {
+	h.mu.Lock()
+	if n := len(h.idle); n > 0 {
+		c, h.idle = h.idle[n-1], h.idle[:n-1]
+	}
+	h.mu.Unlock()
+	if c != nil {
+		return c, true, nil
+	}
+	c, err = h.dial(ctx)
+	return c, false, err
+}
+
+// dial opens a session, unless the hop is known to be down.
+func (h *hop) dial(ctx context.Context) (*conn, error) {
+	done, err := h.turn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	c, err := h.r.connect(ctx, h.endpoint)
+	if err != nil && ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	h.note(err)
+	return c, err
+}
+
+// turn waits for the leave to connect. While the hop fails, only one at a time
+// finds out whether it still does.
+func (h *hop) turn(ctx context.Context) (done func(), err error) {
+	if failing, err := h.state(); !failing || err != nil {
+		return func() {}, err
+	}
+	select {
+	case h.probe <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	done = func() { <-h.probe }
+	failing, err := h.state()
+	if !failing || err != nil {
+		done()
+		done = func() {}
+	}
+	return done, err
+}
+
+// state reports whether the last try to connect failed; with an error while it
+// is too early for another.
+func (h *hop) state() (failing bool, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.fails > 0 && h.r.now().Before(h.until) {
+		err = fmt.Errorf("the next hop is down since %s (%w), not tried before %s",
+			h.since.UTC().Format(time.RFC3339), h.why, h.until.UTC().Format(time.RFC3339))
+	}
+	return h.fails > 0, err
+}
+
+// note draws the conclusion from a try to connect.
+func (h *hop) note(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if err == nil {
+		h.fails = 0
+		return
+	}
+	now := h.r.now()
+	if h.fails > 0 && now.Before(h.until) {
+		return // others failed with us: that counts once
+	}
+	if h.fails == 0 {
+		h.since = now
+	}
+	h.why = err
+	h.until = now.Add(min(firstBackOff<<min(h.fails, 10), lastBackOff))
+	h.fails++
+	h.r.opts.Logger.Warn("next hop is down", "next_hop", h.name, "error", err, "until", h.until)
+}
+
+// give takes a session back, for reuse if it is fit for it.
+func (h *hop) give(c *conn, broken bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if broken || h.closed {
+		c.Close()
+		return
+	}
+	if c.messages >= h.r.opts.PerConnection {
+		h.leave(c)
+		return
+	}
+	c.idle = time.Now()
+	h.idle = append(h.idle, c)
+	if h.reaper == nil {
+		h.reaper = time.AfterFunc(h.r.opts.Idle, h.reap)
+	}
+}
+
+// leave ends a session behind our back. h.mu is held and h not closed.
+func (h *hop) leave(c *conn) { h.quits.Go(c.quit) }
+
+// reap ends the sessions that lay unused for long enough.
+func (h *hop) reap() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.reaper = nil
+	if h.closed {
+		return
+	}
+	old := time.Now().Add(-h.r.opts.Idle)
+	n := 0
+	for n < len(h.idle) && !h.idle[n].idle.After(old) {
+		h.leave(h.idle[n])
+		n++
+	}
+	if h.idle = slices.Delete(h.idle, 0, n); len(h.idle) > 0 {
+		h.reaper = time.AfterFunc(h.idle[0].idle.Sub(old), h.reap)
+	}
+}
+
+// close ends all unused sessions and keeps none from now on.
+func (h *hop) close() {
+	h.mu.Lock()
+	for _, c := range h.idle {
+		h.leave(c)
+	}
+	h.idle, h.closed = nil, true
+	if h.reaper != nil {
+		h.reaper.Stop()
+	}
+	h.mu.Unlock()
+	h.quits.Wait()
+}
+
+// admit counts a delivery in, unless the hop has its share already.
+func (h *hop) admit(share int) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.load >= share {
+		return false
+	}
+	h.load++
+	return true
+}
+
+// finish counts a delivery out that took so long.
+func (h *hop) finish(took time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.load--
+	h.pace += (took/time.Duration(h.limit) - h.pace) / 8
+}
+
+// later is when a delivery that found no room should come again: behind those
+// that were put back before, at the pace at which the hop takes them, so that
+// a long queue is not claimed and put back over and over.
+func (h *hop) later(now time.Time) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	at := now.Add(leastPostponed)
+	if h.horizon.After(at) {
+		at = h.horizon
+	}
+	h.horizon = at.Add(h.pace)
+	if most := now.Add(mostPostponed); h.horizon.After(most) {
+		h.horizon = most
+	}
+	return at
+}

@@ -1,0 +1,211 @@
+package relay
+
+import (
+	"context"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/casegate/casegate/store"
+)
+
+// memory is the outbox part of a store, honest but in memory: what must work
+// in virtual time, or fail on request, is tested on it.
+type memory struct {
+	store.Store // what the relay has no business with panics
+
+	mu     sync.Mutex
+	rows   map[store.ID]*row
+	mails  map[store.ID]mail
+	settle func() error // what the next Settle fails with
+	claims int
+	lookup int // NextDue
+}
+
+type row struct {
+	d      store.Delivery
+	leased time.Time // until when; zero: nobody's
+}
+
+type mail struct {
+	msg    store.Message
+	header string
+	body   string
+	torn   error // strikes behind the body
+}
+
+func newMemory() *memory {
+	return &memory{rows: map[store.ID]*row{}, mails: map[store.ID]mail{}}
+}
+
+func clone(d store.Delivery) store.Delivery {
+	d.Recipients, d.Attempts = slices.Clone(d.Recipients), slices.Clone(d.Attempts)
+	return d
+}
+
+// add archives a message and enqueues it.
+func (m *memory) add(eml string, now time.Time, to ...string) store.ID {
+	header, body, _ := strings.Cut(eml, "\r\n\r\n")
+	return m.put(mail{header: header + "\r\n\r\n", body: body}, now, to...)
+}
+
+func (m *memory) put(l mail, now time.Time, to ...string) store.ID {
+	d := store.Delivery{
+		ID: store.NewID(), Message: store.NewID(), Role: "outbound", From: "desk@city.example",
+		State: store.Queued, Due: now, CreatedAt: now,
+	}
+	for _, a := range to {
+		d.Recipients = append(d.Recipients, store.Recipient{Address: a, State: store.Queued})
+	}
+	l.msg.ID = d.Message
+	if l.torn == nil && l.msg.Archived.SentSize == 0 && len(l.msg.Archived.Transforms) == 0 {
+		l.msg.Archived.SentSize = int64(len(l.header) + len(l.body))
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.mails[d.Message] = l
+	m.rows[d.ID] = &row{d: d}
+	return d.ID
+}
+
+// change edits a delivery behind the relay's back.
+func (m *memory) change(id store.ID, f func(*store.Delivery)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(&m.rows[id].d)
+}
+
+func (m *memory) get(id store.ID) store.Delivery {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return clone(m.rows[id].d)
+}
+
+// calls counts the Claims and NextDues.
+func (m *memory) calls() (claims, lookups int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.claims, m.lookup
+}
+
+func (m *memory) leased(id store.ID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return !m.rows[id].leased.IsZero()
+}
+
+// crash forgets who claimed what, as a new start would.
+func (m *memory) crash() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, r := range m.rows {
+		if !r.leased.IsZero() {
+			r.leased = time.Unix(0, 1)
+		}
+	}
+}
+
+func (m *memory) Claim(_ context.Context, now time.Time, lease time.Duration, n int) ([]store.Delivery, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.claims++
+	var due []*row
+	for _, r := range m.rows {
+		if r.d.State == store.Queued && !r.d.Due.After(now) && !now.Before(r.leased) {
+			due = append(due, r)
+		}
+	}
+	slices.SortFunc(due, func(a, b *row) int { return a.d.Due.Compare(b.d.Due) })
+	var out []store.Delivery
+	for _, r := range due[:min(n, len(due))] {
+		d := clone(r.d)
+		d.Interrupted = !r.leased.IsZero()
+		r.leased = now.Add(lease)
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func (m *memory) Settle(_ context.Context, done ...store.Delivery) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.settle != nil {
+		if err := m.settle(); err != nil {
+			return err
+		}
+	}
+	for _, d := range done {
+		d.Interrupted = false // for Claim to say
+		m.rows[d.ID].d, m.rows[d.ID].leased = clone(d), time.Time{}
+	}
+	return nil
+}
+
+func (m *memory) NextDue(context.Context) (due time.Time, ok bool, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lookup++
+	for _, r := range m.rows {
+		at := r.d.Due
+		if r.leased.After(at) {
+			at = r.leased
+		}
+		if r.d.State == store.Queued && (!ok || at.Before(due)) {
+			due, ok = at, true
+		}
+	}
+	return due, ok, nil
+}
+
+func (m *memory) View(_ context.Context, fn func(store.Reader) error) error {
+	return fn(memoryReader{m: m})
+}
+
+func (m *memory) Open(_ context.Context, id store.ID, as store.As) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l, ok := m.mails[id]
+	if !ok || as != store.AsSent {
+		return nil, store.ErrNotFound
+	}
+	r := io.Reader(strings.NewReader(l.header + l.body))
+	if l.torn != nil {
+		r = io.MultiReader(r, iotest.ErrReader(l.torn))
+	}
+	return io.NopCloser(r), nil
+}
+
+type memoryReader struct {
+	store.Reader
+	m *memory
+}
+
+func (r memoryReader) Message(id store.ID) (store.Message, error) {
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	l, ok := r.m.mails[id]
+	if !ok {
+		return store.Message{}, store.ErrNotFound
+	}
+	return l.msg, nil
+}
+
+func (r memoryReader) Header(id store.ID, _ store.As) ([]byte, []store.Apart, error) {
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	return []byte(r.m.mails[id].header), nil, nil
+}
+
+// until waits until cond holds, in real or in virtual time.
+func until(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}

@@ -1,0 +1,178 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/casegate/casegate/store"
+)
+
+// longestSleep bounds the wait for a due delivery: the wall clock may jump,
+// timers don't.
+const longestSleep = 5 * time.Minute
+
+var (
+	errStopping = errors.New("casegate is stopping")
+	errLease    = errors.New("the attempt took too long")
+)
+
+// Relay works the outbox of a store.
+type Relay struct {
+	st       store.Store
+	opts     Options
+	swap     sync.Mutex // held while routes are replaced
+	routes   atomic.Pointer[table]
+	blocks   sync.Pool     // of *block
+	wake     chan struct{} // something may be due
+	freed    chan struct{} // a delivery was finished
+	inflight atomic.Int64  // deliveries claimed and not settled
+	work     sync.WaitGroup
+}
+
+// New makes a Relay; Run starts it. It refuses routes that need what is not
+// built (see Route.TLS).
+func New(st store.Store, opts Options) (*Relay, error) {
+	opts.defaults()
+	if err := opts.check(); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	r := &Relay{
+		st: st, opts: opts,
+		wake: make(chan struct{}, 1), freed: make(chan struct{}, 1),
+	}
+	r.blocks.New = func() any { return &block{out: make([]byte, 0, blockSize+blockSize/2)} }
+	t, err := r.newTable(opts.Routes, nil)
+	if err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
+	r.routes.Store(t)
+	return r, nil
+}
+
+func (r *Relay) now() time.Time { return r.opts.Now() }
+
+// Wake hints that a delivery may be due: call it after a commit that enqueued
+// or released one. It is cheap and never waits.
+func (r *Relay) Wake() { signal(r.wake) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Run works until ctx ends, then drains: it claims nothing more, puts back
+// what has not begun, gives what has Options.Grace to finish, and returns when
+// all is settled. Call it once. Without anything due it sleeps until Wake or
+// the next due time.
+func (r *Relay) Run(ctx context.Context) error {
+	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer cancel(nil)
+	r.dispatch(ctx, work)
+	grace := time.AfterFunc(r.opts.Grace, func() { cancel(errStopping) })
+	defer grace.Stop()
+	r.work.Wait()
+	for _, h := range r.routes.Load().hops {
+		h.close()
+	}
+	return nil
+}
+
+// dispatch claims what is due and starts it.
+func (r *Relay) dispatch(ctx, work context.Context) {
+	least, trouble := 1, time.Second
+	for ctx.Err() == nil {
+		free := r.opts.Concurrency - int(r.inflight.Load())
+		if free < least {
+			wait(ctx, r.freed, -1)
+			continue
+		}
+		n, sleep, err := r.claim(ctx, work, free)
+		if err != nil {
+			r.opts.Logger.Error("reading the outbox", "error", err, "again_in", trouble)
+			wait(ctx, nil, trouble)
+			trouble = min(2*trouble, 30*time.Second)
+			continue
+		}
+		least, trouble = 1, time.Second
+		if n == 0 {
+			wait(ctx, r.wake, sleep)
+		} else if n == free {
+			// There is more than we can do at once: the next claim, which
+			// costs a commit, waits until it is worth it.
+			least = max(1, r.opts.Concurrency/4)
+		}
+	}
+}
+
+// claim claims up to n deliveries and starts them. If none is due it returns
+// how long that will be so; negative if the outbox is empty.
+func (r *Relay) claim(ctx, work context.Context, n int) (claimed int, sleep time.Duration, err error) {
+	due, ok, err := r.st.NextDue(work)
+	if err != nil || !ok {
+		return 0, -1, err
+	}
+	now := r.now()
+	if due.After(now) {
+		return 0, min(due.Sub(now), longestSleep), nil
+	}
+	ds, err := r.st.Claim(work, now, r.opts.Lease, n)
+	r.start(ctx, work, ds)
+	// A store that says due and then hands out nothing must not spin us.
+	return len(ds), 10 * time.Millisecond, err
+}
+
+// wait returns on a signal, after d unless it is negative, or when ctx ends.
+func wait(ctx context.Context, signal <-chan struct{}, d time.Duration) {
+	var after <-chan time.Time
+	if d >= 0 {
+		t := time.NewTimer(d)
+		defer t.Stop()
+		after = t.C
+	}
+	select {
+	case <-signal:
+	case <-after:
+	case <-ctx.Done():
+	}
+}
+
+// start begins the deliveries just claimed. One whose next hop has its share
+// of us already is put back: a slow destination must not block the others.
+func (r *Relay) start(ctx, work context.Context, claimed []store.Delivery) {
+	t, begun := r.routes.Load(), time.Now()
+	share := r.opts.Concurrency
+	if n := len(t.hops); n > 1 {
+		share = max(1, share/n)
+	}
+	var back []store.Delivery
+	for _, d := range claimed {
+		r.inflight.Add(1)
+		j := t.plan(d, begun.Add(r.opts.Lease))
+		if h := j.first(); h != nil && !h.admit(share) {
+			r.untouched(&d)
+			d.Due = h.later(r.now())
+			back = append(back, d)
+			continue
+		}
+		r.work.Go(func() { r.deliver(ctx, work, j) })
+	}
+	if len(back) > 0 {
+		r.work.Go(func() {
+			defer r.free(len(back))
+			r.settle(work, begun.Add(r.opts.Lease), back...)
+			r.Wake()
+		})
+	}
+}
+
+// free tells the dispatcher that so many deliveries are done with.
+func (r *Relay) free(n int) {
+	r.inflight.Add(int64(-n))
+	signal(r.freed)
+}

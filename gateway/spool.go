@@ -1,0 +1,82 @@
+package gateway
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"hash"
+	"io"
+
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/store"
+)
+
+// spool takes a message in once: it finds the header, hashes, and streams the
+// body into the store. Its memory is the header (at most message.MaxHeader)
+// and what the store buffers of a body.
+type spool struct {
+	body    store.Body
+	finder  message.Finder
+	header  []byte
+	inBody  bool
+	tooLong bool      // the header never ended within message.MaxHeader
+	raw     hash.Hash // header and body, as received
+	content hash.Hash // body alone
+	size    int64
+}
+
+func newSpool(ctx context.Context, st store.Store) (*spool, error) {
+	body, err := st.Stage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &spool{body: body, raw: sha256.New(), content: sha256.New()}, nil
+}
+
+// Write takes the next bytes of the message.
+func (s *spool) Write(p []byte) (int, error) {
+	s.raw.Write(p)
+	s.size += int64(len(p))
+	rest := p
+	if !s.inBody {
+		n, done := s.finder.Feed(p)
+		if over := len(s.header) + n - message.MaxHeader; over > 0 {
+			n, done, s.tooLong = n-over, true, true
+		}
+		s.header = append(s.header, p[:n]...)
+		s.inBody = done
+		rest = p[n:]
+	}
+	if len(rest) == 0 {
+		return len(p), nil
+	}
+	s.content.Write(rest)
+	if _, err := s.body.Write(rest); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Discard releases the staged body; harmless once a message was archived.
+func (s *spool) Discard() { s.body.Discard() }
+
+func (s *spool) digest() string { return hex.EncodeToString(s.raw.Sum(nil)) }
+
+// sentDigest is the digest and size of the EML that a new header block and the
+// transformed body make.
+func (s *spool) sentDigest(header []byte, transforms []string) (string, int64, error) {
+	h := sha256.New()
+	h.Write(header)
+	if len(transforms) == 0 {
+		n, err := s.body.WriteTo(h)
+		return hex.EncodeToString(h.Sum(nil)), n + int64(len(header)), err
+	}
+	r, w := io.Pipe()
+	go func() {
+		_, err := s.body.WriteTo(w)
+		w.CloseWithError(err)
+	}()
+	n, err := io.Copy(h, message.Apply(r, transforms))
+	r.CloseWithError(io.ErrClosedPipe)
+	return hex.EncodeToString(h.Sum(nil)), n + int64(len(header)), err
+}

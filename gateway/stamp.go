@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/casegate/casegate/gateway/mailauth"
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
+)
+
+// maxStamped is how many ids or addresses a stamp lists before it only counts.
+const maxStamped = 20
+
+// stampInbound returns the header block that is handed on: the result of the
+// decision on top, control headers of others removed, all else as it came
+// (rules §5 "Stamped on inbound").
+func stampInbound(a arrival, d resolver.InboundDecision, token string, s resolver.Settings) []byte {
+	e := message.NewEditor(a.header)
+	for _, f := range a.header.Fields() {
+		if control(f.Name) || claimsOurVerdict(f, s.Hostname) {
+			e.Remove(f)
+		}
+	}
+	e.Prepend("Received", trace(a.env, resolver.ReceivedMark, a.mail, s.Hostname))
+	e.Prepend("Authentication-Results", s.Hostname+"; none")
+	e.Prepend("X-Case-Ref", token)
+	e.Prepend("X-Case-Number", fmt.Sprint(d.Case.Number))
+	e.Prepend("X-Case-Customer", d.Customer.ID.String()+" "+string(d.Customer.Kind))
+	if len(d.Linked) > 0 {
+		var ids []string
+		for _, c := range d.Linked {
+			ids = append(ids, c.ID.String())
+		}
+		e.Prepend("X-Case-Contacts", counted(ids))
+	}
+	if len(d.Unresolved) > 0 {
+		var list []string
+		for _, address := range d.Unresolved {
+			list = append(list, encoded(address))
+		}
+		e.Prepend("X-Case-Unresolved", counted(list))
+	}
+	e.Prepend("X-Case-Decision", strings.Join(d.Rules, " "))
+	return e.Bytes()
+}
+
+// counted lists the first few and how many there are.
+func counted(list []string) string {
+	return fmt.Sprintf("%s; count=%d", strings.Join(list[:min(len(list), maxStamped)], ", "), len(list))
+}
+
+// control reports whether a field is a control header, of ours or of a peer
+// system, that nobody outside may set (rules §2).
+func control(name string) bool {
+	name = strings.ToLower(name)
+	for _, prefix := range []string{"x-case-", "x-zammad-", "x-otrs-", "x-rt-"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func claimsOurVerdict(f message.Field, hostname string) bool {
+	return strings.EqualFold(f.Name, "Authentication-Results") &&
+		mailauth.ServID(f.Value()) == strings.ToLower(hostname)
+}
+
+// trace is the value of our Received field (RFC 5321 §4.4).
+func trace(env *Envelope, mark string, m resolver.Mail, hostname string) string {
+	from := "from " + plainName(env.Helo)
+	if env.Peer.IsValid() {
+		from += " ([" + env.Peer.String() + "])"
+	}
+	v := fmt.Sprintf("%s by %s %s with %s id %s", from, hostname, mark, env.Protocol, m.ID)
+	return v + "; " + m.Received.Format(time.RFC1123Z)
+}
+
+// plainName keeps a HELO name only if it is made of what names are made of: a
+// stranger's words must not read like ours.
+func plainName(helo string) string {
+	odd := func(r rune) bool {
+		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]", r)
+	}
+	if helo == "" || len(helo) > 255 || strings.ContainsFunc(helo, odd) {
+		return "unknown"
+	}
+	return helo
+}
+
+// encoded writes an address so that no byte of it can end or add a field:
+// everything unusual is percent-encoded.
+func encoded(address string) string {
+	var b strings.Builder
+	for i := range len(address) {
+		c := address[i]
+		switch {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', strings.IndexByte("@.+-_=", c) >= 0:
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,174 @@
+package bolt
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/casegate/casegate/store"
+)
+
+// letter is a mail from somebody unknown, ready to open a case.
+type letter struct {
+	id, guest, delivery store.ID
+	messageID, from     string
+	header, stamp, body []byte
+	digest, content     string
+}
+
+func newLetter(n uint64, size int) *letter {
+	l := &letter{
+		id: store.NewID(), guest: store.NewID(), delivery: store.NewID(),
+		messageID: fmt.Sprintf("%d.%x@mail.example", n, n*0x9e3779b97f4a7c15),
+		from:      fmt.Sprintf("citizen.%x@example.org", n*0x9e3779b97f4a7c15),
+	}
+	line := "a letter about the street lamp in front of number " + fmt.Sprint(n) + "\r\n"
+	l.body = []byte(strings.Repeat(line, size/len(line)+1)[:size])
+	l.header = []byte("Received: from mx.example (mx.example [192.0.2.1]) by gw.city.example with ESMTPS;\r\n Mon, 1 Jan 2024 00:00:00 +0000\r\nFrom: Citizen <" + l.from +
+		">\r\nTo: 311@city.example\r\nSubject: street lamp\r\nMessage-ID: <" + l.messageID + ">\r\nDate: Mon, 1 Jan 2024 00:00:00 +0000\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n")
+	l.stamp = []byte("X-Case-Ref: CG1ABCDEFGHIJKLMNOPQRSTUVWXYZ234\r\nX-Case-Customer: " + l.guest.String() + "; guest\r\nX-Case-Decision: T0, I26\r\n")
+	sum := sha256.New()
+	sum.Write(l.header)
+	sum.Write(l.body)
+	l.digest = hex.EncodeToString(sum.Sum(nil))
+	l.content = l.digest
+	return l
+}
+
+// accept does what the inbound pipeline does with it.
+func (l *letter) accept(ctx context.Context, st store.Store) (uint64, error) {
+	body, err := st.Stage(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer body.Discard()
+	if _, err := body.Write(l.body); err != nil {
+		return 0, err
+	}
+	if err := body.Seal(ctx); err != nil {
+		return 0, err
+	}
+	var n uint64
+	err = st.Update(ctx, func(tx store.Tx) error {
+		f, err := tx.Facts(store.Query{MessageIDs: []string{l.messageID}, Addresses: []string{l.from, "311@city.example"}})
+		if err != nil {
+			return err
+		}
+		if len(f.MessageIDs[l.messageID]) > 0 {
+			return fmt.Errorf("message %s came twice", l.messageID)
+		}
+		if n, err = tx.NextCase(); err != nil {
+			return err
+		}
+		return l.record(tx, n, body)
+	})
+	return n, err
+}
+
+func (l *letter) record(tx store.Tx, n uint64, body store.Body) error {
+	now := time.Now()
+	sent := append(append([]byte{}, l.stamp...), l.header...)
+	who := store.PartyRef{Kind: store.PartyContact, ID: l.guest}
+	steps := []func() error{
+		func() error {
+			return tx.PutContact(store.Contact{ID: l.guest, Kind: store.Guest, Name: "Citizen",
+				EmailAddresses: []store.EmailAddress{{Address: l.from}}, CreatedAt: now})
+		},
+		func() error {
+			return tx.PutCase(store.Case{ID: store.NewID(), Number: n, Title: "street lamp", State: store.Active, Origin: "Email",
+				Queue: "general", Mailbox: "311@city.example", Customer: l.guest, Ordinal: 1, CreatedAt: now, UpdatedAt: now})
+		},
+		func() error {
+			return tx.PutMessage(store.Message{
+				ID: l.id, MessageID: l.messageID, Direction: store.Incoming, Case: n, Ordinal: 1, Subject: "street lamp",
+				From: l.from, Class: "human", Identity: "unknown", CorrelationMethod: "none",
+				Parties: []store.Party{
+					{Role: store.RoleSender, AddressUsed: l.from, Name: "Citizen", Party: who, Why: "new guest (rule I26)"},
+					{Role: store.RoleTo, AddressUsed: "311@city.example", Party: store.PartyRef{Kind: store.PartyMailbox, Address: "311@city.example"}, Why: "our mailbox 311@city.example"},
+					{Role: store.RoleCustomer, AddressUsed: l.from, Party: who, Why: "the case's customer"},
+					{Role: store.RoleRelated, AddressUsed: l.from, Party: who, Why: "has the address"},
+				},
+				Links: []store.Link{{Address: l.from}},
+				Decision: store.Decision{Rules: []string{"T0", "I26"}, Reasons: []string{
+					"no token was found", "no Message-ID it names is known", "nobody has the address " + l.from,
+					"nothing marks it as automatic", "I26: a new case with a new guest", "queue general by mailbox 311@city.example"}},
+				Envelope:   store.Envelope{Listener: "inbound", Peer: "192.0.2.1", Helo: "mx.example", From: l.from, Recipients: []string{"311@city.example"}},
+				Mailboxes:  []string{"311@city.example"},
+				Archived:   store.Archived{ReceivedSHA256: l.digest, ReceivedSize: int64(len(l.header) + len(l.body)), SentSHA256: "", SentSize: 0},
+				ReceivedAt: now, ContentHash: l.content,
+			})
+		},
+		func() error { return tx.Archive(l.id, l.header, sent, nil, body) },
+		func() error {
+			return tx.Enqueue(store.Delivery{ID: l.delivery, Message: l.id, Case: n, Role: "inbound", Mailbox: "311@city.example",
+				From: l.from, Submitter: l.from, Recipients: []store.Recipient{{Address: "311@city.example", State: store.Queued}},
+				State: store.Queued, Due: now, CreatedAt: now})
+		},
+	}
+	for _, step := range steps {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// BenchmarkUpdateParallel is new-case mail by so many sessions at once.
+func BenchmarkUpdateParallel(b *testing.B) {
+	for _, sessions := range []int{1, 10, 50} {
+		for _, size := range []int{2 << 10, 50 << 10} {
+			b.Run(fmt.Sprintf("sessions=%d/body=%dK", sessions, size>>10), func(b *testing.B) {
+				benchUpdate(b, sessions, size)
+			})
+		}
+	}
+}
+
+func benchUpdate(b *testing.B, sessions, size int) {
+	var commits atomic.Int64
+	st, err := Open(b.TempDir()+"/bench.db", Options{commit: func(tx *bbolt.Tx) error {
+		commits.Add(1)
+		return tx.Commit()
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	letters := make([]*letter, b.N)
+	for i := range letters {
+		letters[i] = newLetter(uint64(i), size)
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	b.ReportAllocs()
+	b.ResetTimer()
+	began := time.Now()
+	for range sessions {
+		wg.Go(func() {
+			for {
+				i := next.Add(1) - 1
+				if i >= int64(b.N) {
+					return
+				}
+				if _, err := letters[i].accept(context.Background(), st); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(began)
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/took.Seconds(), "msgs/s")
+	b.ReportMetric(float64(commits.Load())/took.Seconds(), "commits/s")
+	b.ReportMetric(float64(b.N)/float64(commits.Load()), "msgs/commit")
+}

@@ -1,0 +1,87 @@
+package bolt
+
+import (
+	"encoding/binary"
+
+	"github.com/casegate/casegate/store"
+)
+
+func (r *reader) Case(n uint64) (store.Case, error) {
+	return get[store.Case](r, cases, number(n), "case", n)
+}
+
+// Cases are found by state where one is asked: its rows name the queue, so
+// only what is wanted is decoded.
+func (r *reader) Cases(f store.CaseFilter, p store.Page) ([]store.Case, store.Cursor, error) {
+	if f.State == "" {
+		return records(r, r.newest, cases, nil, p, func(c store.Case) bool {
+			return f.Queue == "" || c.Queue == f.Queue
+		})
+	}
+	prefix := named(string(f.State), nil)
+	return list(r.newest, caseStates, prefix, p, func(k, queue []byte) (store.Case, bool, error) {
+		if f.Queue != "" && f.Queue != string(queue) {
+			return store.Case{}, false, nil
+		}
+		c, err := r.Case(binary.BigEndian.Uint64(k[len(prefix):]))
+		return c, err == nil, err
+	})
+}
+
+func caseState(c store.Case) []byte { return named(string(c.State), number(c.Number)) }
+
+func (w *writer) PutCase(c store.Case) error {
+	key := number(c.Number)
+	var old store.Case
+	known, err := w.find(cases, key, &old)
+	if err != nil {
+		return err
+	}
+	if known && old.State != c.State {
+		if err := w.drop(caseStates, caseState(old)); err != nil {
+			return err
+		}
+	}
+	if !known || old.State != c.State || old.Queue != c.Queue {
+		if err := w.putRow(caseStates, caseState(c), []byte(c.Queue)); err != nil {
+			return err
+		}
+	}
+	return w.putRecord(cases, key, c)
+}
+
+func (w *writer) NextCase() (uint64, error) {
+	key := []byte(keyNextCase)
+	v, err := w.sealed(meta, key)
+	if err != nil {
+		return 0, err
+	}
+	n := newFields(v).uint() + 1
+	return n, w.putSealed(meta, key, binary.AppendUvarint(nil, n))
+}
+
+func (r *reader) Installation() (store.Installation, error) {
+	return get[store.Installation](r, meta, []byte(keyInstallation), "installation", "")
+}
+
+func (w *writer) PutInstallation(in store.Installation) error {
+	return w.putRecord(meta, []byte(keyInstallation), in)
+}
+
+// The keys of the meta bucket.
+const (
+	keySchema       = "schema"
+	keyInstallation = "installation"
+	keyNextCase     = "next-case"
+)
+
+func (r *reader) Log(n uint64, p store.Page) ([]store.LogEntry, store.Cursor, error) {
+	return records(r, r.rows, caseLog, number(n), p, all[store.LogEntry])
+}
+
+func (w *writer) Record(e store.LogEntry) error {
+	if e.ID == (store.ID{}) {
+		e.ID = store.NewID()
+	}
+	return w.putRecord(caseLog, join(number(e.Case), e.ID[:]), e)
+}

@@ -1,0 +1,255 @@
+package bolt
+
+import (
+	"bytes"
+	"slices"
+	"time"
+
+	"github.com/casegate/casegate/store"
+)
+
+func (r *reader) Message(id store.ID) (store.Message, error) {
+	return get[store.Message](r, messages, id[:], "message", id)
+}
+
+func (r *reader) Messages(f store.MessageFilter, p store.Page) ([]store.Message, store.Cursor, error) {
+	excepted := func(m store.Message) bool { return !f.Exceptions || m.Exception != "" }
+	switch {
+	case f.Case != 0:
+		return behindPrefix(r, r.rows, timeline, messages, number(f.Case), p, excepted)
+	case f.Exceptions:
+		return behindPrefix(r, r.newest, exceptions, messages, nil, p, all[store.Message])
+	}
+	return records(r, r.newest, messages, nil, p, all[store.Message])
+}
+
+// PutMessage touches the indices only where what they hold has changed: a
+// message that is put again, say to note a party, costs its record.
+func (w *writer) PutMessage(m store.Message) error {
+	var old store.Message
+	known, err := w.find(messages, m.ID[:], &old)
+	if err != nil {
+		return err
+	}
+	if err := w.putRecord(messages, m.ID[:], m); err != nil {
+		return err
+	}
+	switch {
+	case !known:
+		return w.indexMessage(m)
+	case sameIndex(old, m):
+		return nil
+	}
+	return w.reindexMessage(old, m)
+}
+
+// indexMessage adds the rows that lead to a message. Doing it twice is
+// harmless.
+func (w *writer) indexMessage(m store.Message) error {
+	if err := w.swap(exceptions, nil, exceptionRow(m)); err != nil {
+		return err
+	}
+	for _, id := range ownIDs(m) {
+		key := ownKey(id, m.ID)
+		if err := w.putRow(messageIDs, key, w.sealRef(key, refOf(m, true))); err != nil {
+			return err
+		}
+	}
+	if m.Case == 0 {
+		return nil
+	}
+	if err := w.mark(timeline, timelineKey(m)); err != nil {
+		return err
+	}
+	if err := w.indexReferences(m, nil); err != nil {
+		return err
+	}
+	return w.indexUsage(m, nil)
+}
+
+// reindexMessage moves the rows of a message that changed. What several
+// messages of a case share (first mention of an id, use of an address) is
+// worked out again from the case's timeline.
+func (w *writer) reindexMessage(old, m store.Message) error {
+	if err := w.swap(exceptions, exceptionRow(old), exceptionRow(m)); err != nil {
+		return err
+	}
+	for _, id := range ownIDs(old) {
+		if err := w.drop(messageIDs, ownKey(id, old.ID)); err != nil {
+			return err
+		}
+	}
+	if old.Case != 0 {
+		if err := w.forget(old, m.Case == old.Case); err != nil {
+			return err
+		}
+	}
+	return w.indexMessage(m)
+}
+
+// forget takes a message out of its case's shared rows; stays is false if it
+// leaves the timeline too.
+func (w *writer) forget(old store.Message, stays bool) error {
+	shared := map[string]bool{}
+	for _, key := range referenceKeys(old) {
+		shared[string(key)] = true
+		if err := w.drop(messageIDs, key); err != nil {
+			return err
+		}
+	}
+	for _, u := range uses(old) {
+		shared[string(u.key)] = true
+		if err := w.drop(used, u.key); err != nil {
+			return err
+		}
+	}
+	if !stays {
+		if err := w.drop(timeline, timelineKey(old)); err != nil {
+			return err
+		}
+	}
+	var ids []store.ID
+	for k := range w.rows(timeline, number(old.Case), nil) {
+		ids = append(ids, store.ID(k[8:]))
+	}
+	for _, id := range ids {
+		m, err := w.Message(id)
+		if err != nil {
+			return err
+		}
+		if err := w.indexReferences(m, shared); err != nil {
+			return err
+		}
+		if err := w.indexUsage(m, shared); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exceptionRow(m store.Message) [][]byte {
+	if m.Exception == "" {
+		return nil
+	}
+	return [][]byte{m.ID[:]}
+}
+
+func timelineKey(m store.Message) []byte { return join(number(m.Case), m.ID[:]) }
+
+// sameIndex: every index row of the two is the same.
+func sameIndex(a, b store.Message) bool {
+	return a.Case == b.Case && (a.Exception == "") == (b.Exception == "") &&
+		a.MessageID == b.MessageID && a.DerivedID == b.DerivedID &&
+		slices.Equal(a.References, b.References) && a.Direction == b.Direction &&
+		a.ContentHash == b.ContentHash && a.SubmitHash == b.SubmitHash &&
+		a.ReceivedAt.Equal(b.ReceivedAt) && slices.EqualFunc(uses(a), uses(b), sameUse)
+}
+
+// use is one address taking part in a message.
+type use struct {
+	key    []byte // of used
+	sender bool
+}
+
+func sameUse(a, b use) bool { return a.sender == b.sender && bytes.Equal(a.key, b.key) }
+
+// uses lists the addresses that a message counts as used on its case: those of
+// its sender and recipients, but never that of a forged sender.
+func uses(m store.Message) (list []use) {
+	if m.Case == 0 {
+		return nil
+	}
+	forged := map[string]bool{}
+	if m.Identity == "forged" {
+		for _, p := range m.Parties {
+			if p.Role == store.RoleSender {
+				forged[store.Key(p.AddressUsed)] = true
+			}
+		}
+	}
+	for _, p := range m.Parties {
+		switch p.Role {
+		case store.RoleSender, store.RoleTo, store.RoleCC, store.RoleBCC:
+		default:
+			continue
+		}
+		address := store.Key(p.AddressUsed)
+		if address == "" || forged[address] {
+			continue
+		}
+		list = addUse(list, use{usedKey(m.Case, address), p.Role == store.RoleSender})
+	}
+	return list
+}
+
+func addUse(list []use, u use) []use {
+	for i := range list {
+		if bytes.Equal(list[i].key, u.key) {
+			list[i].sender = list[i].sender || u.sender
+			return list
+		}
+	}
+	return append(list, u)
+}
+
+func usedKey(n uint64, address string) []byte {
+	h := hashKey(address)
+	return append(number(n), h[:]...)
+}
+
+// indexUsage notes the addresses a message used; only those in the set, if
+// there is one.
+func (w *writer) indexUsage(m store.Message, only map[string]bool) error {
+	for _, u := range uses(m) {
+		if only != nil && !only[string(u.key)] {
+			continue
+		}
+		was, err := w.usage(u.key)
+		if err != nil {
+			return err
+		}
+		now := addUsage(was, m.ReceivedAt, u.sender)
+		if was != nil && *was == now {
+			continue
+		}
+		v := appendUsage(w.room(2*timeSize+1+sealSize), now)
+		if err := w.putRow(used, u.key, w.seal(u.key, v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addUsage(was *store.Usage, at time.Time, sender bool) store.Usage {
+	at = at.UTC().Round(0)
+	if was == nil {
+		return store.Usage{First: at, Last: at, Sender: sender}
+	}
+	now := *was
+	if at.Before(now.First) {
+		now.First = at
+	}
+	if at.After(now.Last) {
+		now.Last = at
+	}
+	now.Sender = now.Sender || sender
+	return now
+}
+
+func appendUsage(b []byte, u store.Usage) []byte {
+	b = appendTime(appendTime(b, u.First), u.Last)
+	if u.Sender {
+		return append(b, 1)
+	}
+	return append(b, 0)
+}
+
+// usage reads how an address was used; nil if it was not.
+func (r *reader) usage(key []byte) (*store.Usage, error) {
+	v, err := r.sealed(used, key)
+	if v == nil || err != nil {
+		return nil, err
+	}
+	f := newFields(v)
+	return &store.Usage{First: f.time(), Last: f.time(), Sender: f.byte() == 1}, nil
+}
