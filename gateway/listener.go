@@ -41,8 +41,7 @@ type ListenerOptions struct {
 
 	// Peers may connect, nothing more. Default: loopback. A UNIX socket is
 	// guarded by its mode (0660) instead.
-	Peers       []netip.Prefix
-	TrustedForm bool // handed on in the Envelope
+	Peers []netip.Prefix
 
 	Hostname       string        // in the banner; default: the machine's name
 	MaxMessage     int64         // bytes, advertised as SIZE; default 50 MiB, at most 4 GiB-1
@@ -92,13 +91,13 @@ func (o ListenerOptions) withDefaults() (ListenerOptions, error) {
 func (o *ListenerOptions) check() error {
 	switch {
 	case o.Protocol != "smtp" && o.Protocol != "lmtp":
-		return fmt.Errorf("listener %q: unknown protocol %q", o.Name, o.Protocol)
+		return fmt.Errorf("unknown protocol %q", o.Protocol)
 	case o.Role != RoleInbound && o.Role != RoleOutbound:
-		return fmt.Errorf("listener %q: unknown role %q", o.Name, o.Role)
+		return fmt.Errorf("unknown role %q", o.Role)
 	case o.BareNewline != NewlineReject && o.BareNewline != NewlineNormalize:
-		return fmt.Errorf("listener %q: unknown bare-newline policy %q", o.Name, o.BareNewline)
+		return fmt.Errorf("unknown bare-newline policy %q", o.BareNewline)
 	case o.MaxMessage < 0 || o.MaxMessage > 1<<32-1:
-		return fmt.Errorf("listener %q: message limit %d is not within 1 and %d", o.Name, o.MaxMessage, int64(1<<32-1))
+		return fmt.Errorf("message limit %d is not within 1 and %d", o.MaxMessage, int64(1<<32-1))
 	}
 	return nil
 }
@@ -131,7 +130,7 @@ func Listen(o ListenerOptions) (*Listener, error) {
 		ln, err = net.Listen("tcp", o.Address)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listener %q: %w", o.Name, err)
+		return nil, err
 	}
 	return NewListener(ln, o)
 }

@@ -28,8 +28,6 @@ type Envelope struct {
 	PeerName string     // for logs
 	Helo     string     // printable ASCII, at most 255 bytes; anything else in it is a ?
 
-	TrustedForm bool // as the listener's options say
-
 	From         Path
 	Recipients   []Recipient // in order; a canonical path stands here once
 	SMTPUTF8     bool
@@ -137,11 +135,10 @@ func ofSender(err error) error {
 func (s *session) envelope() *Envelope {
 	o := s.wire.opts
 	env := &Envelope{
-		Listener:    o.Name,
-		Role:        o.Role,
-		Protocol:    s.protocol(),
-		Helo:        plainText(s.conn.Hostname(), 255),
-		TrustedForm: o.TrustedForm,
+		Listener: o.Name,
+		Role:     o.Role,
+		Protocol: s.protocol(),
+		Helo:     plainText(s.conn.Hostname(), 255),
 	}
 	env.Peer, env.PeerName = peerOf(s.wire.RemoteAddr())
 	return env

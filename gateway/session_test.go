@@ -17,7 +17,7 @@ import (
 func TestEnvelope(t *testing.T) {
 	h := &testHandler{}
 	l := listen(t, h, func(o *ListenerOptions) {
-		o.Name, o.Role, o.TrustedForm = "smarthost", RoleOutbound, true
+		o.Name, o.Role = "smarthost", RoleOutbound
 	})
 	c := greeted(t, l)
 	c.do(`MAIL FROM:<"a b"@X.test> BODY=8BITMIME SIZE=99 RET=FULL ENVID=q+2B1 SMTPUTF8`, "250")
@@ -31,7 +31,7 @@ func TestEnvelope(t *testing.T) {
 		t.Errorf("peer %v %q", got.Peer, got.PeerName)
 	}
 	want := Envelope{
-		Listener: "smarthost", Role: RoleOutbound, Protocol: "ESMTP", Peer: got.Peer, PeerName: got.PeerName, Helo: "client.test", TrustedForm: true,
+		Listener: "smarthost", Role: RoleOutbound, Protocol: "ESMTP", Peer: got.Peer, PeerName: got.PeerName, Helo: "client.test",
 		From: Path{`"a b"`, "X.test"}, SMTPUTF8: true, EightBit: true, RET: "FULL", EnvID: "q+1", DeclaredSize: 99,
 		Recipients: []Recipient{
 			{Path: Path{"c", "d.test"}, Notify: []string{"SUCCESS", "DELAY"}, ORCPT: "RFC822;Bob@x.test"},

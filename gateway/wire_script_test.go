@@ -60,6 +60,8 @@ func (c *scriptConn) Write(p []byte) (int, error) {
 	return c.out.Write(p)
 }
 
+func (c *scriptConn) CloseWrite() error { return nil }
+
 func (c *scriptConn) Close() error {
 	c.once.Do(func() { close(c.done) })
 	return nil

@@ -171,12 +171,15 @@ func TestLineLimit(t *testing.T) {
 
 func TestTooManyFaults(t *testing.T) {
 	s := newStage(t, &testHandler{}, nil)
-	c := script(strings.Repeat("NOOP \x00\r\n", 100))
+	c := script(strings.Repeat("NOOP \x00\r\n", 100), "still", "talking")
 	if err := s.play(c); err != nil {
 		t.Fatal(err)
 	}
 	if got := c.replies(); got != "220"+strings.Repeat(" 501", faultsMax+1)+" 421" {
 		t.Error(got)
+	}
+	if len(c.pieces) > 0 {
+		t.Error("closed on unread input, which may cost the client our last reply")
 	}
 }
 

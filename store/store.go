@@ -105,13 +105,13 @@ type Reader interface {
 	// time, oldest first: how a Link is expanded on read. No contact is no error.
 	HeldBy(address string, at time.Time) ([]Contact, error)
 
-	Cases(CaseFilter, Page) ([]Case, Cursor, error)          // newest number first
-	Contacts(ContactFilter, Page) ([]Contact, Cursor, error) // oldest first
-	Accounts(Page) ([]Account, Cursor, error)                // oldest first
-	Agents(Page) ([]Agent, Cursor, error)                    // oldest first
-	Messages(MessageFilter, Page) ([]Message, Cursor, error) // newest first; of one case: oldest first
+	Cases(CaseFilter, Page) ([]Case, Cursor, error)              // newest number first
+	Contacts(ContactFilter, Page) ([]Contact, Cursor, error)     // oldest first
+	Accounts(Page) ([]Account, Cursor, error)                    // oldest first
+	Agents(Page) ([]Agent, Cursor, error)                        // oldest first
+	Messages(MessageFilter, Page) ([]Message, Cursor, error)     // newest first; of one case: oldest first
 	Deliveries(DeliveryFilter, Page) ([]Delivery, Cursor, error) // oldest first
-	Log(caseNumber uint64, p Page) ([]LogEntry, Cursor, error) // oldest first
+	Log(caseNumber uint64, p Page) ([]LogEntry, Cursor, error)   // oldest first
 }
 
 // Tx is a Reader that also writes. Put stores a record whole, replacing the

@@ -49,7 +49,7 @@ func (p *program) with(ctx context.Context, n needs, fn func(*client) error) err
 
 func (p *program) connect(ctx context.Context, cfg *Config, n needs) (*client, error) {
 	c := socketClient(cfg.socket())
-	err := c.alive(ctx, cfg.socket())
+	err := c.alive(ctx, cfg.socket(), p.patience)
 	if err == nil || !errors.Is(err, errNoDaemon) {
 		return c, err
 	}
@@ -80,8 +80,8 @@ func socketClient(path string) *client {
 }
 
 // alive asks whether a daemon answers; errNoDaemon if nobody listens.
-func (c *client) alive(ctx context.Context, path string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+func (c *client) alive(ctx context.Context, path string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://casegate/healthz", nil)
 	if err != nil {

@@ -43,12 +43,19 @@ func (p *program) messageColumns(title string, cell func(console.MessageRow) str
 
 func messageCase(r console.MessageRow) string {
 	switch {
-	case r.Case != 0:
-		return strconv.FormatUint(r.Case, 10)
-	case r.Exception != "":
+	case r.Case != nil:
+		return strconv.FormatUint(*r.Case, 10)
+	case r.Exception != nil:
 		return "exception"
 	}
 	return "-"
+}
+
+func messageException(r console.MessageRow) string {
+	if r.Exception == nil {
+		return ""
+	}
+	return *r.Exception
 }
 
 func (p *program) messageShow() *cobra.Command {
@@ -61,7 +68,7 @@ func (p *program) exceptionsList() *cobra.Command {
 		Use: "list", Short: "List the exceptions, newest first", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			return printList(c.Context(), p, o, "/exceptions", url.Values{}, "no exceptions",
-				p.messageColumns("REASON", func(r console.MessageRow) string { return r.Exception })...)
+				p.messageColumns("REASON", messageException)...)
 		},
 	}
 	return o.flags(c, true)

@@ -70,7 +70,7 @@ func (p *program) activity(w io.Writer, act console.Activity) {
 	for _, l := range act.Links {
 		say(w, 1, "linked", personName(l.Person)+" by "+l.Address)
 	}
-	say(w, 1, "exception", act.Exception)
+	say(w, 1, "exception", messageException(act.MessageRow))
 	say(w, 1, "evidence", strings.Trim(strings.Join([]string{act.CorrelationMethod, act.Class, act.Identity}, ", "), ", "))
 	say(w, 1, "flags", strings.Join(act.Flags, ", "))
 	decision(w, act.Decision)
@@ -133,8 +133,8 @@ func personName(p console.Person) string {
 // message tells a message and how it came.
 func (p *program) message(w io.Writer, m console.MessageDetail) {
 	p.activity(w, m.Activity)
-	if m.Case != 0 {
-		say(w, 1, "case", strconv.FormatUint(m.Case, 10))
+	if m.Case != nil {
+		say(w, 1, "case", strconv.FormatUint(*m.Case, 10))
 	}
 	for _, related := range m.RelatedCases {
 		say(w, 1, "related", "case "+strconv.FormatUint(related, 10))

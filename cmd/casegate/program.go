@@ -20,6 +20,7 @@ type program struct {
 	out, err io.Writer
 	environ  []string
 	zone     *time.Location // times are shown in it
+	patience time.Duration  // for a daemon that has its socket open
 
 	// openStore opens the embedded store, making it if there is none.
 	openStore func(*Config) (store.Store, error)
@@ -32,7 +33,7 @@ type program struct {
 func newProgram() *program {
 	return &program{
 		in: os.Stdin, out: os.Stdout, err: os.Stderr,
-		environ: os.Environ(), zone: time.Local,
+		environ: os.Environ(), zone: time.Local, patience: 5 * time.Second,
 		openStore: openStore, service: newService,
 	}
 }

@@ -5,12 +5,28 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime/debug"
 
 	"github.com/casegate/casegate/store"
 )
 
+// boundMemory lets garbage gather while there is little of it, and collects
+// early once the heap nears the limit: buffers are bounded, so what grows is
+// garbage. GOGC and GOMEMLIMIT overrule it.
+func boundMemory() {
+	const limit = 96 << 20
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit)
+	}
+}
+
 // runServe runs the daemon until ctx ends, and drains.
 func (p *program) runServe(ctx context.Context, cfg *Config) error {
+	boundMemory()
 	d, err := p.startDaemon(cfg)
 	if err != nil {
 		return err

@@ -111,8 +111,17 @@ func all[T any](list func(store.Page) ([]T, store.Cursor, error)) ([]T, error) {
 func messageRow(m store.Message) MessageRow {
 	return MessageRow{
 		ID: m.ID, MessageID: m.MessageID, Subject: m.Subject, Direction: m.Direction,
-		Case: m.Case, Exception: m.Exception, From: m.From, ReceivedAt: m.ReceivedAt,
+		Case: given(m.Case), Exception: given(m.Exception), From: m.From, ReceivedAt: m.ReceivedAt,
 	}
+}
+
+// given is null in JSON for what is not set.
+func given[T comparable](v T) *T {
+	var unset T
+	if v == unset {
+		return nil
+	}
+	return &v
 }
 
 func (a *assembler) activity(m store.Message) (Activity, error) {

@@ -15,7 +15,7 @@ func (a *api) caseRoutes(h huma.API) {
 }
 
 type casesQuery struct {
-	paging
+	Paging
 	State store.CaseState `query:"state" enum:"Active,Resolved,Cancelled" doc:"only cases in this state"`
 	Queue string          `query:"queue" doc:"only cases in this queue"`
 }
@@ -39,7 +39,7 @@ func (a *api) listCases(ctx context.Context, in *casesQuery) (*list[Case], error
 		}
 		return nil
 	})
-	return listed(&in.paging, rows, next), err
+	return listed(&in.Paging, rows, next), err
 }
 
 type caseQuery struct {

@@ -57,7 +57,7 @@ func (a *api) explain(ctx context.Context, req ExplainRequest) (*one[Explanation
 }
 
 type explainStoredQuery struct {
-	idQuery
+	ByID
 	Today bool `query:"today" doc:"what would be decided now"`
 }
 
@@ -65,14 +65,14 @@ func (a *api) explainStored(ctx context.Context, in *explainStoredQuery) (*one[E
 	if in.Today {
 		return a.explainToday(ctx, in)
 	}
-	detail, err := a.showMessage(ctx, &in.idQuery)
+	detail, err := a.showMessage(ctx, &in.ByID)
 	if err != nil {
 		return nil, err
 	}
 	m := detail.Body
 	return &one[Explanation]{Explanation{
 		ID: m.ID, Stored: true, Role: roleOf(m.Direction), Outcome: outcome(m),
-		Case: m.Case, Exception: m.Exception, Class: m.Class, Identity: m.Identity,
+		Case: value(m.Case), Exception: value(m.Exception), Class: m.Class, Identity: m.Identity,
 		CorrelationMethod: m.CorrelationMethod, Decision: m.Decision, Parties: m.Parties,
 		Recipients: m.Envelope.Recipients,
 	}}, nil
@@ -80,12 +80,20 @@ func (a *api) explainStored(ctx context.Context, in *explainStoredQuery) (*one[E
 
 func outcome(m MessageDetail) string {
 	switch {
-	case m.Exception != "":
+	case m.Exception != nil:
 		return "exception"
-	case m.Case == 0:
+	case m.Case == nil:
 		return "uncased"
 	}
 	return "on a case"
+}
+
+// value undoes given.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 // explainToday decides a stored message again, with its Bcc where it stood: the

@@ -26,19 +26,19 @@ func (a *api) messageRoutes(h huma.API) {
 }
 
 type messagesQuery struct {
-	paging
+	Paging
 	Case uint64 `query:"case" doc:"only messages of this case"`
 }
 
 func (a *api) listMessages(ctx context.Context, in *messagesQuery) (*list[MessageRow], error) {
-	return a.messageRows(ctx, &in.paging, store.MessageFilter{Case: in.Case})
+	return a.messageRows(ctx, &in.Paging, store.MessageFilter{Case: in.Case})
 }
 
-func (a *api) listExceptions(ctx context.Context, in *paging) (*list[MessageRow], error) {
+func (a *api) listExceptions(ctx context.Context, in *Paging) (*list[MessageRow], error) {
 	return a.messageRows(ctx, in, store.MessageFilter{Exceptions: true})
 }
 
-func (a *api) messageRows(ctx context.Context, p *paging, filter store.MessageFilter) (*list[MessageRow], error) {
+func (a *api) messageRows(ctx context.Context, p *Paging, filter store.MessageFilter) (*list[MessageRow], error) {
 	return fetch(ctx, a, p, func(rd store.Reader) ([]MessageRow, store.Cursor, error) {
 		messages, next, err := rd.Messages(filter, p.page())
 		var rows []MessageRow
@@ -49,11 +49,11 @@ func (a *api) messageRows(ctx context.Context, p *paging, filter store.MessageFi
 	})
 }
 
-func (a *api) showMessage(ctx context.Context, in *idQuery) (*one[MessageDetail], error) {
+func (a *api) showMessage(ctx context.Context, in *ByID) (*one[MessageDetail], error) {
 	return a.message(ctx, in, func(store.Message) error { return nil })
 }
 
-func (a *api) showException(ctx context.Context, in *idQuery) (*one[MessageDetail], error) {
+func (a *api) showException(ctx context.Context, in *ByID) (*one[MessageDetail], error) {
 	return a.message(ctx, in, func(m store.Message) error {
 		if m.Exception != "" {
 			return nil
@@ -63,7 +63,7 @@ func (a *api) showException(ctx context.Context, in *idQuery) (*one[MessageDetai
 }
 
 // message shows one message that meets a condition.
-func (a *api) message(ctx context.Context, in *idQuery, meets func(store.Message) error) (*one[MessageDetail], error) {
+func (a *api) message(ctx context.Context, in *ByID, meets func(store.Message) error) (*one[MessageDetail], error) {
 	bcc, err := a.mayBCC(in.BCC)
 	if err != nil {
 		return nil, err
@@ -97,7 +97,7 @@ func findMessage(rd store.Reader, text string) (store.Message, error) {
 }
 
 type exportQuery struct {
-	idQuery
+	ByID
 	As store.As `query:"as" enum:"received,sent" default:"received"`
 }
 

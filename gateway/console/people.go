@@ -21,7 +21,7 @@ func (a *api) peopleRoutes(h huma.API) {
 }
 
 type contactsQuery struct {
-	paging
+	Paging
 	Address string            `query:"address" doc:"only contacts that have this address now"`
 	Kind    store.ContactKind `query:"kind" enum:"registered,guest" doc:"only contacts of this kind"`
 }
@@ -31,21 +31,21 @@ func (a *api) listContacts(ctx context.Context, in *contactsQuery) (*list[store.
 	if in.Address != "" {
 		filter.Address = store.Key(in.Address)
 	}
-	return fetch(ctx, a, &in.paging, func(rd store.Reader) ([]store.Contact, store.Cursor, error) {
+	return fetch(ctx, a, &in.Paging, func(rd store.Reader) ([]store.Contact, store.Cursor, error) {
 		return rd.Contacts(filter, in.page())
 	})
 }
 
-func (a *api) listAccounts(ctx context.Context, in *paging) (*list[store.Account], error) {
+func (a *api) listAccounts(ctx context.Context, in *Paging) (*list[store.Account], error) {
 	return fetch(ctx, a, in, func(rd store.Reader) ([]store.Account, store.Cursor, error) { return rd.Accounts(in.page()) })
 }
 
-func (a *api) listAgents(ctx context.Context, in *paging) (*list[store.Agent], error) {
+func (a *api) listAgents(ctx context.Context, in *Paging) (*list[store.Agent], error) {
 	return fetch(ctx, a, in, func(rd store.Reader) ([]store.Agent, store.Cursor, error) { return rd.Agents(in.page()) })
 }
 
 // fetch answers with records as the store has them.
-func fetch[T any](ctx context.Context, a *api, p *paging, read func(store.Reader) ([]T, store.Cursor, error)) (*list[T], error) {
+func fetch[T any](ctx context.Context, a *api, p *Paging, read func(store.Reader) ([]T, store.Cursor, error)) (*list[T], error) {
 	var rows []T
 	var next store.Cursor
 	err := a.Store.View(ctx, func(rd store.Reader) (err error) {

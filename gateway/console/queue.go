@@ -15,7 +15,7 @@ func (a *api) queueRoutes(h huma.API) {
 }
 
 type queueQuery struct {
-	paging
+	Paging
 	Case    uint64              `query:"case" doc:"only deliveries of this case"`
 	State   store.DeliveryState `query:"state" enum:"queued,held,delivered,failed" doc:"only deliveries in this state"`
 	Address string              `query:"address" doc:"only deliveries to this address"`
@@ -31,7 +31,7 @@ func (a *api) listDeliveries(ctx context.Context, in *queueQuery) (*list[store.D
 	if in.Address != "" {
 		filter.Address = store.Key(in.Address)
 	}
-	return fetch(ctx, a, &in.paging, func(rd store.Reader) ([]store.Delivery, store.Cursor, error) {
+	return fetch(ctx, a, &in.Paging, func(rd store.Reader) ([]store.Delivery, store.Cursor, error) {
 		rows, next, err := rd.Deliveries(filter, in.page())
 		if err != nil {
 			return nil, "", err
@@ -62,12 +62,13 @@ func veilOf(rd store.Reader, d store.Delivery, seesBCC bool) (veil, error) {
 	return veilFor(seesBCC, m), nil
 }
 
-type idQuery struct {
+// ByID asks for one record.
+type ByID struct {
 	ID  string `path:"id"`
 	BCC bool   `query:"bcc" doc:"show Bcc too; local socket only"`
 }
 
-func (a *api) showDelivery(ctx context.Context, in *idQuery) (*one[store.Delivery], error) {
+func (a *api) showDelivery(ctx context.Context, in *ByID) (*one[store.Delivery], error) {
 	bcc, err := a.mayBCC(in.BCC)
 	if err != nil {
 		return nil, err

@@ -41,15 +41,16 @@ type Person struct {
 	Name string   `json:"name"`
 }
 
-// MessageRow is a row of the list of messages.
+// MessageRow is a row of the list of messages. It is on a case, or on the
+// exceptions list with a reason, or neither.
 type MessageRow struct {
 	ID         store.ID        `json:"id"`
 	MessageID  string          `json:"message_id"`
 	Subject    string          `json:"subject"`
 	Direction  store.Direction `json:"direction"`
-	Case       uint64          `json:"case,omitempty"`
-	Exception  string          `json:"exception,omitempty"`
-	From       string          `json:"from,omitempty"`
+	Case       *uint64         `json:"case"`
+	Exception  *string         `json:"exception"`
+	From       string          `json:"from"`
 	ReceivedAt time.Time       `json:"received_at"`
 }
 
@@ -120,7 +121,7 @@ type Explanation struct {
 	Stored            bool            `json:"stored" doc:"what was decided; false: what would be decided now"`
 	Role              string          `json:"role" enum:"inbound,outbound"`
 	Outcome           string          `json:"outcome" doc:"in a few words: link, open, reopen, except, refuse, duplicate, send ..."`
-	Case              uint64          `json:"case,omitempty"`
+	Case              uint64          `json:"case,omitempty" doc:"none yet if one would be opened"`
 	Exception         string          `json:"exception,omitempty"`
 	Class             string          `json:"class,omitempty"`
 	Identity          string          `json:"identity,omitempty"`

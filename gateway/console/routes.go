@@ -96,20 +96,20 @@ func post(id, path, summary string, failures ...int) huma.Operation {
 	return huma.Operation{OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Errors: failures, DefaultStatus: http.StatusCreated}
 }
 
-// paging is how every list is asked for its next rows.
-type paging struct {
+// Paging is how every list is asked for its next rows.
+type Paging struct {
 	After string `query:"after" doc:"where to go on: the cursor of the Link header"`
 	Limit int    `query:"limit" minimum:"1" maximum:"500" default:"50" doc:"rows at most"`
 	at    url.URL
 }
 
 // Resolve remembers the address asked, for the Link header.
-func (p *paging) Resolve(ctx huma.Context) []error {
+func (p *Paging) Resolve(ctx huma.Context) []error {
 	p.at = ctx.URL()
 	return nil
 }
 
-func (p *paging) page() store.Page { return store.Page{After: store.Cursor(p.After), Limit: p.Limit} }
+func (p *Paging) page() store.Page { return store.Page{After: store.Cursor(p.After), Limit: p.Limit} }
 
 // list is the answer to a list: an array, and a Link to the next page.
 type list[T any] struct {
@@ -118,7 +118,7 @@ type list[T any] struct {
 }
 
 // listed answers with rows and the way to those behind next.
-func listed[T any](p *paging, rows []T, next store.Cursor) *list[T] {
+func listed[T any](p *Paging, rows []T, next store.Cursor) *list[T] {
 	if rows == nil {
 		rows = []T{}
 	}

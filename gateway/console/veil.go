@@ -103,7 +103,7 @@ func (v veil) delivery(d store.Delivery) store.Delivery {
 	if v.words == nil {
 		return d
 	}
-	var recipients []store.Recipient
+	recipients := []store.Recipient{}
 	for _, r := range d.Recipients {
 		if !v.hides(r.Address) {
 			r.Reply, r.ORcpt = v.text(r.Reply), v.text(r.ORcpt)

@@ -25,7 +25,7 @@ func (a *api) verifyRoute(h huma.API) {
 	op := get("verify", "/verify", "Read everything and report each broken promise", 403)
 	registry := h.OpenAPI().Components.Schemas
 	op.Responses = map[string]*huma.Response{"200": {
-		Description: "OK", Content: map[string]*huma.MediaType{"application/json": {Schema: huma.SchemaFromType(registry, reflect.TypeFor[Verification]())}},
+		Description: "OK", Content: map[string]*huma.MediaType{"application/json": {Schema: registry.Schema(reflect.TypeFor[Verification](), true, "")}},
 	}}
 	handle(h, op, func(ctx context.Context, _ *struct{}) (*huma.StreamResponse, error) {
 		if a.Access < Operator { // it reads the whole store

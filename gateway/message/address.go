@@ -50,17 +50,19 @@ func ParseListAll(value string) (list []Mailbox, unread []Span) {
 // to it, or 0 if there is but one and it can't be trusted.
 func From(h Header) (m Mailbox, n int) {
 	fields := h.Named("From")
+	nul := false // where others may stop reading
 	for _, f := range fields {
 		list, unread := ParseListAll(f.Value())
 		n += len(list) + len(unread)
 		if len(list) > 0 {
 			m = list[0]
 		}
+		nul = nul || strings.IndexByte(f.Value(), 0) >= 0
 	}
-	if n != 1 {
+	switch {
+	case n != 1:
 		return Mailbox{}, n
-	}
-	if len(fields) != 1 || h.TooLarge() || !m.Clean() {
+	case len(fields) != 1 || h.TooLarge() || nul || !m.Clean():
 		return Mailbox{}, 0
 	}
 	return m, 1
@@ -88,8 +90,9 @@ func SplitAddress(addr string) (local, domain string, ok bool) {
 
 // Cuts returns the spans to splice out of a raw address list, so that the
 // mailboxes that drop picks are gone, each with one separator and the white
-// space at it, and the rest is a list still. empty reports that no entry is
-// left, readable or not; the field had better go.
+// space at it, and the rest is a list still. drop is asked once for each, in
+// order. empty reports that no entry is left, readable or not; the field had
+// better go.
 func Cuts(value string, drop func(Mailbox) bool) (cuts []Span, empty bool) {
 	entries := listEntries(value, drop)
 	kept, joined := -1, false // the last entry that stays; no group between it and here

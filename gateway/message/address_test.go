@@ -291,6 +291,7 @@ func TestFrom(t *testing.T) {
 		{"From: a @ b.c\r\n", "", 0},
 		{"From: John <a@b.c\r\n", "", 0},
 		{"From: (x <a@b.c>\r\n", "", 0},
+		{"From: a@b.c (\x00)\r\n", "", 0},
 		{"From: a@b.c, d@e.f, x\r\n", "", 3},
 	} {
 		m, n := message.From(message.Parse([]byte(c.header)))

@@ -26,6 +26,9 @@ func hostile() map[string]string {
 // A megabyte of anything takes every reader less than a second; one that is
 // quadratic would need hours, so the bound can be generous.
 func TestHostileInputIsLinear(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a few seconds, a minute under the race detector")
+	}
 	readers := map[string]func(string){
 		"Parse":      func(s string) { message.Parse([]byte(s)).Values("a") },
 		"Unfold":     func(s string) { message.Unfold(s) },

@@ -22,7 +22,7 @@ type Options struct {
 	Expire time.Duration   // age at which a delivery that still fails is given up; 5 days
 	Jitter float64         // share by which waits vary up and down; 0.1, negative for none
 
-	Concurrency    int           // deliveries claimed at a time, working or waiting for their next hop; 40
+	Concurrency    int           // deliveries claimed at a time, working or waiting for their next hop; 100
 	PerHop         int           // connections to one next hop; 10
 	PerConnection  int           // messages over one connection; 100
 	PerTransaction int           // recipients in one transaction; 100 (RFC 5321 §4.5.3.1.8)
@@ -80,7 +80,7 @@ func (o *Options) defaults() {
 	}
 	o.Expire = cmp.Or(o.Expire, 5*24*time.Hour)
 	o.Jitter = max(0, cmp.Or(o.Jitter, 0.1))
-	o.Concurrency = cmp.Or(o.Concurrency, 200)
+	o.Concurrency = cmp.Or(o.Concurrency, 100)
 	o.PerHop = cmp.Or(o.PerHop, 10)
 	o.PerConnection = cmp.Or(o.PerConnection, 100)
 	o.PerTransaction = cmp.Or(o.PerTransaction, 100)

@@ -1,0 +1,134 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/bolt"
+)
+
+// desk is a store in a temporary folder with both pipelines on it.
+func desk(tb testing.TB, change func(*gateway.Options)) gateway.Options {
+	tb.Helper()
+	st, err := bolt.Open(filepath.Join(tb.TempDir(), "casegate.db"), bolt.Options{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { st.Close() })
+	o := gateway.Options{
+		Store: st, Queued: func() {}, Now: time.Now,
+		Route: func(gateway.Role, string, string) bool { return true },
+		Settings: resolver.Settings{
+			Hostname: "gw.city.example", Mailboxes: []resolver.Mailbox{{Address: "311@city.example", Queue: "general"}},
+			DedupeWindow: 5 * 24 * time.Hour, SubmitWindow: 24 * time.Hour, ReopenWindow: 30 * 24 * time.Hour, ReopenPerDay: 3,
+			ToPolicy: "cc", Unresolved: "text", Uncased: "pass",
+		},
+	}
+	if change != nil {
+		change(&o)
+	}
+	return o
+}
+
+// hand gives a message to a pipeline as a session would.
+func hand(tb testing.TB, h gateway.Handler, role gateway.Role, from, eml string, to ...string) (gateway.Receipt, error) {
+	tb.Helper()
+	ctx := context.Background()
+	env := &gateway.Envelope{Listener: "test", Role: role, Protocol: "ESMTP", Helo: "client.example"}
+	env.From = path(tb, from)
+	for _, r := range to {
+		env.Recipients = append(env.Recipients, gateway.Recipient{Path: path(tb, r)})
+	}
+	sink, err := h.Spool(ctx, env)
+	if err != nil {
+		return gateway.Receipt{}, err
+	}
+	defer sink.Discard()
+	if _, err := sink.Write([]byte(eml)); err != nil {
+		return gateway.Receipt{}, err
+	}
+	return h.Accept(ctx, env, sink)
+}
+
+func path(tb testing.TB, s string) gateway.Path {
+	tb.Helper()
+	p, err := gateway.ParsePath(s)
+	if err != nil {
+		tb.Fatalf("%q: %v", s, err)
+	}
+	return p
+}
+
+// A message is decided, recorded, archived and queued before Accept returns:
+// the cost of all of it, group commit included.
+func BenchmarkAccept(b *testing.B) {
+	body := strings.Repeat("the case street light request please account water bill city\r\n", 32)
+	for _, sessions := range []int{10, 50} {
+		b.Run(fmt.Sprintf("sessions=%d", sessions), func(b *testing.B) {
+			h := gateway.NewInbound(desk(b, nil), false)
+			var n atomic.Int64
+			b.SetParallelism((sessions + 1) / 2)
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					i := n.Add(1)
+					from := fmt.Sprintf("sender%d@example.test", i%10000)
+					eml := fmt.Sprintf("From: Sender <%s>\r\nTo: <311@city.example>\r\nDate: Sun, 22 Nov 2026 12:00:00 +0000\r\nSubject: streetlight request %d\r\nMessage-ID: <%d@load.example.test>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n%s", from, i, i, body)
+					if _, err := hand(b, h, gateway.RoleInbound, from, eml, "311@city.example"); err != nil {
+						b.Error(err)
+						return
+					}
+				}
+			})
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "msgs/s")
+		})
+	}
+}
+
+// What is archived is what came, and what is sent differs by the stamps alone.
+func TestAcceptKeepsEveryByte(t *testing.T) {
+	o := desk(t, nil)
+	h := gateway.NewInbound(o, false)
+	eml := "Received: from a by b; x\r\nX-Case-Ref: forged\r\nauthentication-results: GW.city.example (x); dmarc=pass\r\nFROM: =?utf-8?q?J=C3=B6?= <jo@x.example>\r\nTo: 311@city.example\r\nSubject : odd\r\n\tfolded\r\nno colon here\r\n\r\nbody\x00 \xff\r\n.\r\n"
+	r, err := hand(t, h, gateway.RoleInbound, "jo@x.example", eml, "311@city.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := store.ParseID(r.ID)
+	if got := export(t, o.Store, id, store.AsReceived); got != eml {
+		t.Errorf("as received: %q", got)
+	}
+	sent := export(t, o.Store, id, store.AsSent)
+	kept := "Received: from a by b; x\r\nFROM: =?utf-8?q?J=C3=B6?= <jo@x.example>\r\nTo: 311@city.example\r\nSubject : odd\r\n\tfolded\r\nno colon here\r\n\r\nbody\x00 \xff\r\n.\r\n"
+	stamps, ok := strings.CutSuffix(sent, kept)
+	if !ok {
+		t.Fatalf("as sent does not end with what came, less the forged fields: %q", sent)
+	}
+	for _, name := range []string{"Received: ", "Authentication-Results: gw.city.example; none", "X-Case-Ref: ", "X-Case-Number: 1\r\n", "X-Case-Customer: ", "X-Case-Contacts: ", "X-Case-Decision: T0 I26\r\n"} {
+		if !strings.Contains(stamps, name) {
+			t.Errorf("no stamp %q in %q", name, stamps)
+		}
+	}
+}
+
+func export(t *testing.T, st store.Store, id store.ID, as store.As) string {
+	t.Helper()
+	r, err := st.Open(context.Background(), id, as)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(r); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
