@@ -78,7 +78,7 @@ func hopName(n NextHop) string {
 	case n.Protocol == "":
 		return relay.None
 	case n.Network == "unix":
-		return n.Protocol + "+unix:" + n.Address
+		return n.Protocol + "://" + n.Address
 	}
 	return n.Protocol + "://" + n.Address
 }
