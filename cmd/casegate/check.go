@@ -114,11 +114,11 @@ func (c *checker) store(ctx context.Context) {
 func (c *checker) listeners() {
 	for _, l := range c.cfg.Listeners {
 		if c.alive {
-			c.ok(foundListener, "listener %s: %s belongs to the running daemon", l.Name, listenAt(l.Address))
+			c.ok(foundListener, "listener %s: %s belongs to the running daemon", l.Name, l.Address)
 			continue
 		}
 		if l.Address.Network == "unix" {
-			c.ok(foundListener, "listener %s: %s is made at the start", l.Name, listenAt(l.Address))
+			c.ok(foundListener, "listener %s: %s is made at the start", l.Name, l.Address)
 			continue
 		}
 		ln, err := net.Listen("tcp", l.Address.Address)
@@ -127,7 +127,7 @@ func (c *checker) listeners() {
 			continue
 		}
 		ln.Close()
-		c.ok(foundListener, "listener %s: %s is free", l.Name, listenAt(l.Address))
+		c.ok(foundListener, "listener %s: %s is free", l.Name, l.Address)
 	}
 }
 
@@ -135,7 +135,7 @@ func (c *checker) listeners() {
 func (c *checker) hops(ctx context.Context) {
 	seen := map[string]bool{}
 	for _, r := range c.cfg.Routes {
-		name := hopName(r.NextHop)
+		name := r.NextHop.String()
 		if name == relay.None || seen[name] {
 			continue
 		}

@@ -64,23 +64,12 @@ func newRelay(cfg *Config, st store.Store, log *slog.Logger) (*relay.Relay, erro
 		Transform: message.Apply, Logger: log,
 	}
 	for _, r := range cfg.Routes {
-		o.Routes = append(o.Routes, relay.Route{Role: r.Role, Recipient: r.RecipientDomain, NextHop: hopName(r.NextHop), TLS: r.TLS})
+		o.Routes = append(o.Routes, relay.Route{Role: r.Role, Recipient: r.RecipientDomain, NextHop: r.NextHop.String(), TLS: r.TLS})
 	}
 	for _, wait := range cfg.Retry.Schedule {
 		o.Retry = append(o.Retry, time.Duration(wait))
 	}
 	return relay.New(st, o)
-}
-
-// hopName writes a next hop as the relay reads it.
-func hopName(n NextHop) string {
-	switch {
-	case n.Protocol == "":
-		return relay.None
-	case n.Network == "unix":
-		return n.Protocol + "://" + n.Address
-	}
-	return n.Protocol + "://" + n.Address
 }
 
 // pipelineOptions tells both pipelines what the configuration says.
@@ -103,7 +92,7 @@ func handler(o gateway.Options, l Listener, sendAs string) gateway.Handler {
 
 func (d *daemon) listen(l Listener, h gateway.Handler) error {
 	o := gateway.ListenerOptions{
-		Name: l.Name, Role: gateway.Role(l.Role), Protocol: l.Protocol, Address: listenAt(l.Address),
+		Name: l.Name, Role: gateway.Role(l.Role), Protocol: l.Protocol, Address: l.Address.String(),
 		Hostname: d.cfg.Hostname, BareNewline: gateway.NewlinePolicy(l.BareNewline),
 		MaxMessage: int64(d.cfg.Limits.MessageSize), MaxRecipients: d.cfg.Limits.Recipients,
 		MaxConnections: l.MaxConnections, MaxPerPeer: l.MaxConnectionsPerPeer,
@@ -207,12 +196,4 @@ func (d *daemon) release() {
 		}
 		d.store = nil
 	}
-}
-
-// listenAt writes an endpoint as a listener reads it.
-func listenAt(e Endpoint) string {
-	if e.Network == "unix" {
-		return "unix:" + e.Address
-	}
-	return e.Address
 }

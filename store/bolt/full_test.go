@@ -68,7 +68,7 @@ func TestQuota(t *testing.T) {
 			const quota = 12 << 20
 			st := open(t, path, Options{MaxSize: quota})
 			last, n := fill(t, st, size)
-			if room := n * size; room < quota/2 {
+			if room := n * size; room < quota/3 {
 				t.Errorf("full after %d bytes of %d", room, quota)
 			}
 			staysUseful(t, st, n, last)
