@@ -10,9 +10,8 @@ import (
 )
 
 const (
-	localMax  = 64
 	domainMax = 255
-	pathMax   = 256 // with its angle brackets
+	pathMax   = 256 // with its angle brackets; real bounce addresses need more than 64 for the local part
 )
 
 // Path is an address of the envelope, exactly as the client wrote it: a quoted
@@ -26,7 +25,7 @@ type Path struct {
 // Refusals of ParsePath. The texts name no byte of the client's.
 var (
 	errPathSyntax = Verdict{501, [3]int{5, 1, 3}, "Malformed address"}
-	errPathLong   = Verdict{501, [3]int{5, 1, 3}, "Address too long: 64 octets for the local part, 255 for the domain, 256 in all"}
+	errPathLong   = Verdict{501, [3]int{5, 1, 3}, "Address too long: 255 octets for the domain, 256 in all"}
 	errPathRoute  = Verdict{553, [3]int{5, 1, 3}, "Source routes are not taken"}
 	errPathLocal  = Verdict{553, [3]int{5, 1, 3}, `A local part with <, >, @, ", \ or control characters is not taken`}
 	errPathDomain = Verdict{553, [3]int{5, 1, 3}, "The domain is not a name or an address literal"}
@@ -66,7 +65,7 @@ func splitPath(s string) (Path, error) {
 		return Path{}, errPathSyntax
 	}
 	p := Path{Local: s[:at], Domain: s[at+1:]}
-	if len(p.Local) > localMax || len(p.Domain) > domainMax {
+	if len(p.Domain) > domainMax {
 		return Path{}, errPathLong
 	}
 	if !validLocal(p.Local) {

@@ -17,11 +17,14 @@ const (
 	evilBody = "Subject: smuggled\r\n\r\nevil\r\n.\r\nQUIT\r\n"
 )
 
-// eodSequences are the end-of-data tricks; the project's own copy of the list.
+// eodSequences are the end-of-data tricks of the corpus.
 func eodSequences(t *testing.T) map[string]bool {
-	raw, err := os.ReadFile("../testdata/dialogues/smtp-eod-sequences.json")
-	if err != nil {
+	raw, err := os.ReadFile("../../shared/corpus/own/smtp-eod-sequences.json")
+	switch {
+	case err != nil && os.Getenv("CI") != "":
 		t.Fatal(err)
+	case err != nil:
+		t.Skip("the mail corpus is not beside this checkout: ", err)
 	}
 	var file struct {
 		Sequences []struct {
