@@ -38,6 +38,9 @@ func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header
 	m.ContentHash = contentHash(h, s)
 	if m.MessageID == "" {
 		m.DerivedID = "derived." + m.ContentHash
+		if s.size == int64(len(s.header)) { // without a body the whole header is what it says
+			m.DerivedID = "derived." + s.digest()
+		}
 	}
 	m.TooManyHops = len(h.Values("Received")) > maxHops
 	switch {
@@ -65,8 +68,9 @@ func ids(h message.Header, name string) []string {
 	return list
 }
 
-// contentHash covers what rule I1 compares: the body and the fields that a
-// relay leaves alone.
+// contentHash covers what rule I1 compares: the body, the fields that a relay
+// leaves alone, and what stands among them without being a field: the text of a
+// mail whose header never ends.
 func contentHash(h message.Header, s *spool) string {
 	sum := sha256.New()
 	sum.Write(s.content.Sum(nil))
@@ -74,6 +78,9 @@ func contentHash(h message.Header, s *spool) string {
 		for _, v := range h.Values(name) {
 			io.WriteString(sum, name+":"+v+"\n")
 		}
+	}
+	for _, junk := range h.Junk() {
+		sum.Write(s.header[junk.Start:junk.End])
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -84,11 +84,11 @@ func (p *program) explainFile(ctx context.Context, o output, name string, q url.
 
 // explanation tells a decision in words.
 func explanation(w io.Writer, e console.Explanation) {
-	mood := "would be"
+	when := "as it would be now"
 	if e.Stored {
-		mood = "was"
+		when = "as decided then"
 	}
-	line := fmt.Sprintf("%s: %s %s", e.Role, mood, e.Outcome)
+	line := fmt.Sprintf("%s, %s: %s", e.Role, when, e.Outcome)
 	if e.Case != 0 {
 		line += ", case " + strconv.FormatUint(e.Case, 10)
 	}

@@ -80,8 +80,10 @@ type Listener struct {
 	Authentication string `mapstructure:"authentication" oneof:"off" later:"check upstream" element:"off"`
 	// Mode observe archives and explains, and changes nothing.
 	Mode string `mapstructure:"mode" oneof:"normal" later:"observe" element:"normal"`
-	// TrustedForm marks a web form or portal that says who the customer is.
-	TrustedForm bool `mapstructure:"trusted_form" later:"true"`
+	// TrustedForm marks the listener of a web form or portal: its header
+	// X-Case-Customer says who the customer is (rule I23), and Reply-To may stand
+	// for From. Excludes role outbound, and peers that are everyone.
+	TrustedForm bool `mapstructure:"trusted_form"`
 	// MaxConnections at a time on this listener; more wait in the kernel or get 421.
 	MaxConnections int `mapstructure:"max_connections" element:"1000"`
 	// MaxConnectionsPerPeer at a time from one address.
@@ -146,7 +148,8 @@ type Reopen struct {
 
 // Flood bounds what one address can set off.
 type Flood struct {
-	// NewCases by mail from one address, such as 100/h,500/d; off is no bound.
+	// NewCases by mail from one address: off. A bound such as 100/h,500/d is not
+	// built yet.
 	NewCases Rates `mapstructure:"new_cases"`
 }
 
@@ -211,7 +214,6 @@ func defaults() *Config {
 		Identity:     Identity{OnUnverified: "contact"},
 		Reopen:       Reopen{Window: 30 * day, PerDay: 3},
 		DedupeWindow: 5 * day,
-		Flood:        Flood{NewCases: Rates{{100, time.Hour}, {500, 24 * time.Hour}}},
 		Ack:          "off",
 		OrphanAuto:   "exceptions",
 		SubjectTag:   "off",

@@ -25,6 +25,7 @@ func (c *Config) check() problems {
 		c.checkRoutes(),
 		c.checkNumbers(),
 		c.checkCaseLog(),
+		c.checkFlood(),
 	)
 }
 
@@ -125,13 +126,17 @@ func (c *Config) checkListeners() problems {
 
 func (l Listener) check(path string) problems {
 	var found problems
-	if l.openRelay() {
+	if l.Role == "outbound" && l.open() {
 		found = append(found, problem{path: path + ".peers",
 			what: fmt.Sprintf("outbound listener %q on %s would relay mail for everyone", l.Name, l.Address),
 			hint: "set peers to the networks of the desk, such as [10.1.0.0/16], or listen on 127.0.0.1"})
 	}
 	if len(l.SendAs) > 0 && l.Role == "inbound" {
 		found = append(found, problem{path: path + ".send_as", what: "an inbound listener sends as nobody", hint: "remove it, or set it on the outbound listener"})
+	}
+	if l.TrustedForm && (l.Role != "inbound" || l.open()) {
+		found = append(found, problem{path: path + ".trusted_form", what: fmt.Sprintf("listener %q would let anyone say who a customer is", l.Name),
+			hint: "set it on an inbound listener whose peers are the form's own machines"})
 	}
 	for i, address := range l.SendAs {
 		if err := console.CheckAddress(address); err != nil {
@@ -143,12 +148,9 @@ func (l Listener) check(path string) problems {
 	return found
 }
 
-// openRelay reports whether anyone on a network could send mail to anyone.
-func (l Listener) openRelay() bool {
-	if l.Role != "outbound" || l.Address.loopback() {
-		return false
-	}
-	return len(l.Peers) == 0 || slices.ContainsFunc(l.Peers, Prefix.everyone)
+// open reports whether anyone on a network may connect.
+func (l Listener) open() bool {
+	return !l.Address.loopback() && (len(l.Peers) == 0 || slices.ContainsFunc(l.Peers, Prefix.everyone))
 }
 
 // checkAddresses refuses two servers on one address; port 0 is a fresh one.
@@ -239,17 +241,19 @@ func (c *Config) has(role string) bool {
 
 func (c *Config) checkRoutes() problems {
 	var found problems
-	last := map[string]int{}
+	taken := map[[2]string]int{} // by role and domain; no domain is all of them
 	for i, r := range c.Routes {
-		path := fmt.Sprintf("routes[%d]", i)
-		if earlier, never := last[r.Role]; never && r.Role != "" {
+		path, all, own := fmt.Sprintf("routes[%d]", i), [2]string{r.Role}, [2]string{r.Role, strings.ToLower(r.RecipientDomain)}
+		if earlier, never := taken[all]; never && r.Role != "" {
 			found = append(found, problem{path: path, what: fmt.Sprintf("never used: routes[%d] takes all %s mail", earlier, r.Role), hint: "move the route without recipient_domain behind the others"})
-		} else if r.RecipientDomain == "" {
-			last[r.Role] = i
+		} else if earlier, never := taken[own]; never {
+			found = append(found, problem{path: path, what: fmt.Sprintf("never used: routes[%d] takes mail for %s", earlier, r.RecipientDomain), hint: "remove one of the two"})
+		} else {
+			taken[own] = i
 		}
 		found = append(found, r.check(path, c)...)
 	}
-	if _, ok := last["outbound"]; c.has("outbound") && !ok {
+	if _, ok := taken[[2]string{"outbound"}]; c.has("outbound") && !ok {
 		found = append(found, problem{path: "routes", what: "outbound mail has no way out", hint: "add {role: outbound, next_hop: smtp://HOST:25}"})
 	}
 	return found
@@ -325,4 +329,12 @@ func (c *Config) checkCaseLog() problems {
 			hint: "add eml to case_log.file_types, or remove document_type"})
 	}
 	return found
+}
+
+// checkFlood: the cap (rule I21) comes with a later version.
+func (c *Config) checkFlood() problems {
+	if len(c.Flood.NewCases) == 0 {
+		return nil
+	}
+	return problems{notBuilt("flood.new_cases", "new_cases", c.Flood.NewCases.String(), []string{"off"})}
 }

@@ -201,8 +201,10 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:5:61: listeners[1].mode: observe is not built yet / write normal`},
 		{"authentication", "protocol: lmtp", "protocol: lmtp, authentication: check",
 			`c.yaml:5:71: listeners[1].authentication: check is not built yet / write off`},
-		{"trusted form", "protocol: lmtp", "protocol: lmtp, trusted_form: true",
-			`c.yaml:5:69: listeners[1].trusted_form: trusted_form is not built yet / remove it`},
+		{"trusted form for everyone", "127.0.0.1:2524, peers: [127.0.0.0/8]", "0.0.0.0:2524, trusted_form: true",
+			`c.yaml:5:92: listeners[1].trusted_form: listener "lmtp" would let anyone say who a customer is / set it on an inbound listener whose peers are the form's own machines`},
+		{"trusted form of the desk", "127.0.0.1:2587", "127.0.0.1:2587, trusted_form: true",
+			`c.yaml:6:94: listeners[2].trusted_form: listener "smarthost" would let anyone say who a customer is / set it on an inbound listener whose peers are the form's own machines`},
 		{"no connections", "protocol: lmtp", "protocol: lmtp, max_connections: 0",
 			`c.yaml:5:72: listeners[1].max_connections: 0 is too few / write 1 or more`},
 		{"ack", "", "ack: on",
@@ -237,6 +239,8 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:11:5: routes[1]: never used: routes[0] takes all inbound mail / move the route without recipient_domain behind the others`},
 		{"no way out", "  - {role: outbound, next_hop: smtp://127.0.0.1:2526, tls: none} ", "  ",
 			`c.yaml:10:3: routes: outbound mail has no way out / add {role: outbound, next_hop: smtp://HOST:25}`},
+		{"flood not built", "", "flood: {new_cases: 100/h}",
+			`c.yaml:LAST:20: flood.new_cases: 100/h is not built yet / write off`},
 		{"flood", "", "flood: {new_cases: 100}",
 			`c.yaml:LAST:20: flood.new_cases: "100" is not a rate / write such as "100/h,500/d", or off`},
 		{"on_unverified", "", "identity: {on_unverified: customer}",
@@ -324,7 +328,7 @@ func TestEnvironment(t *testing.T) {
 	c, err := parseConfig("c.yaml", []byte(text), []string{
 		"CASEGATE_HOSTNAME=env.example", "CASEGATE_DATA_DIR=/var/lib/casegate", "CASEGATE_CONSOLE_ADDRESS=127.0.0.1:9",
 		"CASEGATE_LIMITS_RECIPIENTS=7", "CASEGATE_LIMITS_MESSAGE_SIZE=1MiB", "CASEGATE_OUTBOUND_BCC_CURRENT_USER=true",
-		"CASEGATE_CASE_LOG_FILE_TYPES=eml, pdf", "CASEGATE_RETRY_SCHEDULE=1m,2m", "CASEGATE_FLOOD_NEW_CASES=5/m",
+		"CASEGATE_CASE_LOG_FILE_TYPES=eml, pdf", "CASEGATE_RETRY_SCHEDULE=1m,2m", "CASEGATE_FLOOD_NEW_CASES=off",
 		`CASEGATE_MAILBOXES=[{address: a@b.example}]`, "CASEGATE_ALLOW_VOLATILE=1",
 	})
 	if err != nil {
@@ -335,7 +339,6 @@ func TestEnvironment(t *testing.T) {
 	want.Limits.Recipients, want.Limits.MessageSize, want.Outbound.BCCCurrentUser = 7, 1<<20, true
 	want.CaseLog.FileTypes = []string{"eml", "pdf"}
 	want.Retry = Retry{Schedule: []Duration{Duration(time.Minute), Duration(2 * time.Minute)}, Expire: Duration(24 * time.Hour)}
-	want.Flood.NewCases = Rates{{5, time.Minute}}
 	want.Mailboxes = []Mailbox{{Address: "a@b.example", Queue: "general"}}
 	sameConfig(t, c, want)
 }

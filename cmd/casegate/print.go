@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -97,9 +98,9 @@ func printTable[T any](w io.Writer, rows []json.RawMessage, columns []column[T])
 			return err
 		}
 		for i, c := range columns {
-			line[i] = clip(clean(c.cell(v)), 60)
+			line[i] = cmp.Or(clip(clean(c.cell(v)), 60), "-")
 		}
-		fmt.Fprintln(t, strings.TrimRight(strings.Join(line, "\t"), "\t"))
+		fmt.Fprintln(t, strings.Join(line, "\t"))
 	}
 	return t.Flush()
 }

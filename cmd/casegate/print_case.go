@@ -60,7 +60,7 @@ func logLine(row store.LogEntry) string {
 
 // activity tells one message in words.
 func (p *program) activity(w io.Writer, act console.Activity) {
-	fmt.Fprintf(w, "%s  %s%s  %s\n", p.at(act.ReceivedAt), act.Direction, internal(act), clean(act.Subject))
+	fmt.Fprintf(w, "%s  %s%s  %s\n", p.at(act.ReceivedAt), act.Direction, internal(act), cmp.Or(clean(act.Subject), "(no subject)"))
 	for _, party := range act.Parties {
 		say(w, 1, roleWord(party.Role), partyLine(party))
 	}
@@ -71,13 +71,25 @@ func (p *program) activity(w io.Writer, act console.Activity) {
 		say(w, 1, "linked", personName(l.Person)+" by "+l.Address)
 	}
 	say(w, 1, "exception", messageException(act.MessageRow))
-	say(w, 1, "evidence", strings.Trim(strings.Join([]string{act.CorrelationMethod, act.Class, act.Identity}, ", "), ", "))
+	say(w, 1, "judged", judged(act))
 	say(w, 1, "flags", strings.Join(act.Flags, ", "))
 	decision(w, act.Decision)
 	for _, d := range act.Delivery {
 		p.deliveryLines(w, 1, d)
 	}
 	say(w, 1, "id", act.ID.String())
+}
+
+// judged tells what kind of mail it was, whose, and how it found its case.
+func judged(act console.Activity) string {
+	line := act.Class + " mail"
+	if act.Identity != "" {
+		line += ", sender " + act.Identity
+	}
+	if act.CorrelationMethod == "" || act.CorrelationMethod == "none" {
+		return line + ", no evidence of a case"
+	}
+	return line + ", case by " + act.CorrelationMethod
 }
 
 func internal(act console.Activity) string {
@@ -120,7 +132,7 @@ func partyLine(a console.ActivityParty) string {
 		who = fmt.Sprintf("%s %s", a.Party.Kind, cmp.Or(a.Party.Name, a.Party.ID.String()))
 	}
 	line := a.AddressUsed + " = " + who
-	if a.Why != "" {
+	if a.Why != "" && a.Why != who {
 		line += " (" + a.Why + ")"
 	}
 	return line

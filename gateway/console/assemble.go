@@ -177,6 +177,21 @@ func (a *assembler) parties(list []store.Party) ([]ActivityParty, error) {
 	return out, nil
 }
 
+// name fills in the names of the parties that have none.
+func (a *assembler) name(parties []ActivityParty) error {
+	for _, p := range parties {
+		if p.Party == nil || p.Party.Name != "" || p.Party.Kind == store.PartyMailbox {
+			continue
+		}
+		who, err := a.person(p.Party.Kind, p.Party.ID)
+		if err != nil {
+			return err
+		}
+		p.Party.Name = who.Name
+	}
+	return nil
+}
+
 // links expands a message's links to the contacts that held the address when
 // it came; an address that has moved on since keeps its old links.
 func (a *assembler) links(m store.Message, v veil) ([]ContactLink, error) {

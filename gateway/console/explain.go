@@ -1,12 +1,15 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net/http"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/store"
 )
 
@@ -34,11 +37,52 @@ func (q *explainMailQuery) Resolve(ctx huma.Context) []error {
 }
 
 func (a *api) explainMail(ctx context.Context, in *explainMailQuery) (*one[Explanation], error) {
-	req := ExplainRequest{Role: in.Role, From: in.From, FromHeader: in.From == "", Recipients: in.Rcpt, EML: in.body}
-	if req.From == "<>" {
-		req.From = ""
+	for _, address := range append(in.Rcpt, in.From) {
+		if address != "" && address != "<>" && !message.ValidAddress(address) {
+			return nil, Invalid("write such as ana@example.org", "%q is not an e-mail address", address)
+		}
 	}
-	return a.explain(ctx, req)
+	if in.From == "" {
+		var err error
+		if in.From, in.body, err = author(in.body); err != nil {
+			return nil, err
+		}
+	}
+	return a.explain(ctx, ExplainRequest{Role: in.Role, From: in.From, Recipients: in.Rcpt, EML: in.body})
+}
+
+// author is the MAIL FROM that a mail probably had, from its header: the
+// Return-Path that a delivery left, else the author. It also returns the mail
+// anew from its beginning.
+func author(eml io.Reader) (from string, again io.Reader, err error) {
+	var finder message.Finder
+	var header, read []byte
+	for done := false; !done && len(read) < message.MaxHeader; {
+		chunk := make([]byte, 4096)
+		n, err := eml.Read(chunk)
+		var found int
+		found, done = finder.Feed(chunk[:n])
+		header, read = append(header, chunk[:found]...), append(read, chunk[:n]...)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", nil, err
+		}
+	}
+	h := message.Parse(header)
+	again = io.MultiReader(bytes.NewReader(read), eml)
+	for _, value := range append(h.Values("Return-Path"), h.Values("From")...) {
+		if strings.TrimSpace(value) == "<>" {
+			break
+		}
+		for _, box := range message.ParseList(value) {
+			if message.ValidAddress(box.Address) {
+				return box.Address, again, nil
+			}
+		}
+	}
+	return "<>", again, nil
 }
 
 func (a *api) explain(ctx context.Context, req ExplainRequest) (*one[Explanation], error) {
@@ -53,7 +97,8 @@ func (a *api) explain(ctx context.Context, req ExplainRequest) (*one[Explanation
 	if e.Parties == nil {
 		e.Parties = []ActivityParty{}
 	}
-	return &one[Explanation]{e}, nil
+	err = a.Store.View(ctx, func(rd store.Reader) error { return assemble(rd, false).name(e.Parties) })
+	return &one[Explanation]{e}, err
 }
 
 type explainStoredQuery struct {
@@ -85,7 +130,7 @@ func outcome(m MessageDetail) string {
 	case m.Case == nil:
 		return "uncased"
 	}
-	return "on a case"
+	return "on the case"
 }
 
 // value undoes given.
@@ -109,7 +154,7 @@ func (a *api) explainToday(ctx context.Context, in *explainStoredQuery) (*one[Ex
 	}
 	defer eml.Close()
 	out, err := a.explain(ctx, ExplainRequest{
-		Role: roleOf(m.Direction), From: m.Envelope.From, Recipients: m.Envelope.Recipients, Stored: m.ID, EML: eml,
+		Role: roleOf(m.Direction), From: "<" + m.Envelope.From + ">", Recipients: m.Envelope.Recipients, Stored: m.ID, EML: eml,
 	})
 	if err != nil {
 		return nil, err

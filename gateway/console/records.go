@@ -106,8 +106,7 @@ type ContactLink struct {
 // ExplainRequest is a mail to be decided as if it came now. Nothing is written.
 type ExplainRequest struct {
 	Role       string   // inbound or outbound
-	From       string   // MAIL FROM; empty is the null reverse-path
-	FromHeader bool     // MAIL FROM was not given: take the header's From
+	From       string   // MAIL FROM; <> is the null reverse-path
 	Recipients []string // RCPT TO; empty: as the header says
 	// Stored is the message asked about, when it is in the archive: it must not
 	// count as a duplicate of itself.
