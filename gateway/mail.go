@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
@@ -17,7 +18,7 @@ const maxHops = 100
 
 // read turns a spooled message into what the rules know of it.
 func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header) {
-	h := message.Parse(s.header)
+	h := message.Parse(clean(s.header))
 	m := resolver.Mail{
 		ID: store.NewID(), NewCase: store.NewID(), NewContact: store.NewID(), Received: now,
 		EnvelopeFrom: env.From.String(), Header: h,
@@ -50,6 +51,18 @@ func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header
 		m.Unparsable = "it has no header field"
 	}
 	return m, h
+}
+
+// clean is a header block with the line ends it is sent with: the rules must
+// see the fields that the next hop will see. A block that has only CRLF, as
+// all but listeners with bare_newline: normalize see to, stays as it is.
+func clean(block []byte) []byte {
+	crlf := bytes.Count(block, []byte("\r\n"))
+	if crlf == bytes.Count(block, []byte("\n")) && crlf == bytes.Count(block, []byte("\r")) {
+		return block
+	}
+	block, _ = io.ReadAll(message.Normalize(bytes.NewReader(block))) // neither can fail
+	return block
 }
 
 func addresses(h message.Header, name string) []resolver.Address {

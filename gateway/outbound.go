@@ -103,7 +103,7 @@ func (p *outbound) record(tx store.Tx, a submission, d resolver.OutboundDecision
 		}
 	}
 	m := a.message(d, p.Settings)
-	received, apart := cutBcc(a.header)
+	received, apart := cutBcc(message.Parse(a.spool.header))
 	sent := rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, a.threadIndex(d))
 	var err error
 	if m.Archived, err = archived(a.env, a.spool, sent); err != nil {

@@ -15,6 +15,10 @@ import (
 // timers don't.
 const longestSleep = 5 * time.Minute
 
+// mostTrouble bounds the wait for a store that fails: with room again on a full
+// disk mail moves within 10 s.
+const mostTrouble = 5 * time.Second
+
 var (
 	errStopping = errors.New("casegate is stopping")
 	errLease    = errors.New("the attempt took too long")
@@ -96,7 +100,7 @@ func (r *Relay) dispatch(ctx, work context.Context) {
 		if err != nil {
 			r.opts.Logger.Error("reading the outbox", "error", err, "again_in", trouble)
 			wait(ctx, nil, trouble)
-			trouble = min(2*trouble, 30*time.Second)
+			trouble = min(2*trouble, mostTrouble)
 			continue
 		}
 		least, trouble = 1, time.Second

@@ -171,6 +171,7 @@ func (w *writer) Archive(id store.ID, received, sent []byte, apart []store.Apart
 		}
 		return err
 	}
+	w.mail = true
 	if err := w.putRow(archive, id[:], w.seal(id[:], value)); err != nil {
 		return err
 	}

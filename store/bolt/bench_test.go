@@ -172,3 +172,100 @@ func benchUpdate(b *testing.B, sessions, size int) {
 	b.ReportMetric(float64(commits.Load())/took.Seconds(), "commits/s")
 	b.ReportMetric(float64(b.N)/float64(commits.Load()), "msgs/commit")
 }
+
+// BenchmarkFacts asks what the decision on an answer asks, in a store with
+// some history.
+func BenchmarkFacts(b *testing.B) {
+	st, err := Open(b.TempDir()+"/bench.db", Options{Logger: quiet()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	var wg sync.WaitGroup
+	var letters [4000]*letter
+	for i := range letters {
+		letters[i] = newLetter(uint64(i), 500)
+	}
+	for p := range 40 {
+		wg.Go(func() {
+			for i := p; i < len(letters); i += 40 {
+				if _, err := letters[i].accept(context.Background(), st); err != nil {
+					b.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for _, parents := range []bool{false, true} {
+		b.Run(fmt.Sprintf("parents=%v", parents), func(b *testing.B) {
+			b.ReportAllocs()
+			st.View(context.Background(), func(r store.Reader) error {
+				for i := range b.N {
+					l := letters[i%len(letters)]
+					q := store.Query{Cases: []uint64{uint64(i%1000 + 1)}, MessageIDs: []string{"new@x", l.messageID, "other@x"},
+						Addresses: []string{l.from, "311@city.example", "friend@x.example"}, Parents: parents}
+					if f, err := r.Facts(q); err != nil || len(f.MessageIDs) != 1 {
+						b.Fatal(f, err)
+					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// BenchmarkSettleParallel is a relay at work: workers that claim a few
+// deliveries and settle each by itself.
+func BenchmarkSettleParallel(b *testing.B) {
+	ctx := context.Background()
+	st, err := Open(b.TempDir()+"/bench.db", Options{Logger: quiet()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	fillOutbox(b, st, b.N)
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	began := time.Now()
+	for range 20 {
+		wg.Go(func() {
+			for {
+				list, err := st.Claim(ctx, time.Now(), time.Minute, 10)
+				if err != nil {
+					b.Error(err)
+				}
+				if len(list) == 0 {
+					return
+				}
+				for _, d := range list {
+					d.State = store.Delivered
+					d.Attempts = append(d.Attempts, store.Attempt{At: time.Now(), NextHop: "mx.example:25", Result: "delivered", Reply: "250 2.0.0 ok"})
+					if err := st.Settle(ctx, d); err != nil {
+						b.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/time.Since(began).Seconds(), "deliveries/s")
+}
+
+func fillOutbox(b *testing.B, st *Store, n int) {
+	for done := 0; done < n; done += 500 {
+		err := st.Update(context.Background(), func(tx store.Tx) error {
+			for i := done; i < min(done+500, n); i++ {
+				d := store.Delivery{ID: store.NewID(), Message: store.NewID(), Case: uint64(i), State: store.Queued, Due: time.Now(),
+					Recipients: []store.Recipient{{Address: "311@city.example", State: store.Queued}}}
+				if err := tx.Enqueue(d); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}

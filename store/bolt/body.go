@@ -158,6 +158,7 @@ func (w *writer) putChunk(id store.ID, n uint32, data []byte) error {
 	if err != nil {
 		return err
 	}
+	w.mail = true
 	w.puts++
 	w.bytes += len(data)
 	w.large += len(data)

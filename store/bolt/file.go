@@ -135,6 +135,9 @@ func (s *Store) mount(reread bool) error {
 	if err := s.checkSchema(m); err != nil {
 		return errors.Join(err, db.Close())
 	}
+	if d.meta != nil {
+		s.log.Error("the newest transaction may be missing", "error", d.meta)
+	}
 	for _, found := range d.findings {
 		s.log.Error("the store is damaged and will not be written to", "where", found.Record, "what", found.What)
 	}
@@ -178,7 +181,7 @@ func mapSize() int {
 		if size > math.MaxInt {
 			continue
 		}
-		b, err := unix.Mmap(-1, 0, int(size), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+		b, err := unix.Mmap(-1, 0, int(size), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
 		if err == nil {
 			unix.Munmap(b)
 			return int(size)

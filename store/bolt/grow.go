@@ -61,6 +61,7 @@ func (b *batch) failed(cause error, used int64, id int) error {
 const (
 	minGrowth = 1 << 20
 	maxGrowth = 64 << 20
+	leftOver  = 1 << 20
 )
 
 // reserve makes sure, before anything is written, that the file has room for
@@ -87,9 +88,14 @@ func (b *batch) reserve(used int64) error {
 }
 
 // need is more than a commit will append: every row may dirty a page, every
-// value is copied, and the pages above them change too.
+// value is copied, and the pages above them change too. Mail leaves some room
+// over, so that a full store can still settle deliveries and sweep.
 func (w *writer) need(page int64) int64 {
-	return int64(w.bytes)*9/8 + (int64(w.puts)+64)*page
+	n := int64(w.bytes)*9/8 + (int64(w.puts)+64)*page
+	if w.mail {
+		n += leftOver
+	}
+	return n
 }
 
 // reusable is how many bytes of free pages the file has.

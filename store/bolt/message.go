@@ -159,7 +159,7 @@ func uses(m store.Message) (list []use) {
 	if m.Case == 0 {
 		return nil
 	}
-	forged := map[string]bool{}
+	forged, at := map[string]bool{}, map[string]int{}
 	if m.Identity == "forged" {
 		for _, p := range m.Parties {
 			if p.Role == store.RoleSender {
@@ -177,19 +177,14 @@ func uses(m store.Message) (list []use) {
 		if address == "" || forged[address] {
 			continue
 		}
-		list = addUse(list, use{usedKey(m.Case, address), p.Role == store.RoleSender})
+		i, again := at[address]
+		if !again {
+			i, at[address] = len(list), len(list)
+			list = append(list, use{key: usedKey(m.Case, address)})
+		}
+		list[i].sender = list[i].sender || p.Role == store.RoleSender
 	}
 	return list
-}
-
-func addUse(list []use, u use) []use {
-	for i := range list {
-		if bytes.Equal(list[i].key, u.key) {
-			list[i].sender = list[i].sender || u.sender
-			return list
-		}
-	}
-	return append(list, u)
 }
 
 func usedKey(n uint64, address string) []byte {

@@ -45,6 +45,7 @@ const (
 // damage is what a look at the pages found.
 type damage struct {
 	findings []store.Finding
+	meta     error           // a meta page that can't be read; the other one can
 	buckets  map[string]bool // top-level buckets that must not be followed
 }
 
@@ -86,6 +87,9 @@ func inspect(f *os.File) (*damage, error) {
 		newest = metas[1]
 	}
 	d := &damage{buckets: map[string]bool{}}
+	if len(metas) == 1 {
+		d.meta = bad
+	}
 	p := newPages(data, newest, func(found store.Finding) {
 		if len(d.findings) < maxFindings {
 			d.findings = append(d.findings, found)
@@ -164,6 +168,23 @@ func readMeta(data []byte, at int) (m pageMeta, err error) {
 	}
 	return m, nil
 }
+
+// wholeMeta checks a meta page and that nothing else is on it.
+func wholeMeta(data []byte, at, size int) error {
+	m, err := readMeta(data, at)
+	if err != nil {
+		return err
+	}
+	page := data[at : at+size]
+	n := node{id: binary.NativeEndian.Uint64(page), flags: int(binary.NativeEndian.Uint16(page[8:]))}
+	empty := binary.NativeEndian.Uint16(page[10:]) == 0 && binary.NativeEndian.Uint32(page[12:]) == 0
+	if m.pageSize != size || n.id != uint64(at/size) || n.flags != flagMeta || !empty || !isZero(page[pageHeader+64:]) {
+		return fmt.Errorf("%w: meta page at %d", ErrDamaged, at)
+	}
+	return nil
+}
+
+func isZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
 // fail reports a finding on the way to the rows of the current bucket. Damage
 // to a chunk does not keep from the others.
@@ -324,7 +345,7 @@ func (p *pages) page(id uint64) (n node, err error) {
 		}
 		p.seen[i/64] |= 1 << (i % 64)
 	}
-	if p.slack && len(bytes.Trim(b[n.end:room], "\x00")) > 0 {
+	if p.slack && !isZero(b[n.end:room]) {
 		p.note("page %d: bytes behind its end", id)
 	}
 	return n, nil

@@ -29,6 +29,7 @@ type writer struct {
 	puts  int          // rows put or deleted so far
 	bytes int          // of keys and values put so far
 	large int          // bytes of values that need pages in a row
+	mail  bool         // it archives: the file will be larger for good
 	epoch store.ID     // whose leases are alive
 	after []func()     // to run once all of it is durable
 }

@@ -81,7 +81,7 @@ func (v *verifier) metas() error {
 		for _, at := range []int{0, size} {
 			var err error
 			for range 5 {
-				if _, err = readMeta(data, at); err == nil {
+				if err = wholeMeta(data, at, size); err == nil {
 					break
 				}
 				time.Sleep(5 * time.Millisecond)

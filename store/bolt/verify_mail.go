@@ -22,7 +22,7 @@ func (v *verifier) messageRow(r *reader, k, val []byte) {
 	}
 	v.need(r, exceptions, exceptionRow(m), name)
 	if m.Case != 0 {
-		load[store.Case](v, r, cases, number(m.Case), name)
+		v.exists(r, cases, number(m.Case), name)
 		v.need(r, timeline, [][]byte{timelineKey(m)}, name)
 	}
 	if !v.bad[messageIDs.String()] {
@@ -83,7 +83,7 @@ func (v *verifier) usedRow(r *reader, k, val []byte) {
 		v.found(fmt.Sprintf("%s %x", used, k), "%v", err)
 		return
 	}
-	load[store.Case](v, r, cases, k[:8], used.String())
+	v.exists(r, cases, k[:8], used.String())
 }
 
 func (v *verifier) archiveRow(r *reader, k, val []byte) {
@@ -98,7 +98,7 @@ func (v *verifier) archiveRow(r *reader, k, val []byte) {
 		v.found(name, "%v", err)
 		return
 	}
-	load[store.Message](v, r, messages, k, name)
+	v.exists(r, messages, k, name)
 	if a.chunks > 0 {
 		v.need(r, bodyOwners, [][]byte{join(a.body[:], k)}, name)
 	}
@@ -149,7 +149,7 @@ func (v *verifier) deliveryRow(r *reader, k, val []byte) {
 	}
 	name := fmt.Sprintf("delivery %s", d.ID)
 	v.sameKey(k, d.ID, name)
-	load[store.Message](v, r, messages, d.Message[:], name)
+	v.exists(r, messages, d.Message[:], name)
 	p := place(d)
 	for _, b := range []bucket{deliveryMessages, deliveryCases, deliveryStates} {
 		v.need(r, b, p.rowsIn(b), name)
@@ -182,7 +182,7 @@ func (v *verifier) leaseRow(r *reader, k, val []byte) {
 	if _, err := r.lease(k, val); err != nil {
 		v.found(name, "%v", err)
 	}
-	load[store.Delivery](v, r, deliveries, k, name)
+	v.exists(r, deliveries, k, name)
 }
 
 func (v *verifier) deliveryIndex(b bucket) func(r *reader, k, val []byte) {
@@ -207,5 +207,5 @@ func (v *verifier) logRow(r *reader, k, val []byte) {
 	if !bytes.Equal(k, join(number(e.Case), e.ID[:])) {
 		v.found(name, "it is stored as %x", k)
 	}
-	load[store.Case](v, r, cases, number(e.Case), name)
+	v.exists(r, cases, number(e.Case), name)
 }

@@ -40,6 +40,13 @@ func load[T any](v *verifier, r *reader, b bucket, key []byte, from string) (rec
 	return rec, false
 }
 
+// exists is load for what only has to be there.
+func (v *verifier) exists(r *reader, b bucket, key []byte, from string) {
+	if !v.bad[b.String()] && r.row(b, key) == nil {
+		v.found(from, "there is no %s %x", b, key)
+	}
+}
+
 // own reads the record of the row being looked at.
 func own[T any](v *verifier, r *reader, b bucket, k, val []byte) (rec T, ok bool) {
 	rec, err := record[T](r, b, k, val)
@@ -107,9 +114,9 @@ func (v *verifier) caseRow(r *reader, k, val []byte) {
 			v.found(name, "no row of %s leads to it", caseStates)
 		}
 	}
-	load[store.Contact](v, r, contacts, c.Customer[:], name+" customer")
+	v.exists(r, contacts, c.Customer[:], name+" customer")
 	if c.MergedInto != 0 {
-		load[store.Case](v, r, cases, number(c.MergedInto), name+" merged into")
+		v.exists(r, cases, number(c.MergedInto), name+" merged into")
 	}
 	v.shared(r, c.Number, name)
 }

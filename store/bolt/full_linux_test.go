@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/casegate/casegate/store"
 )
@@ -49,6 +50,11 @@ func staysUseful(t *testing.T, st *Store, n int, last *letter) {
 	if _, err := newLetter(99_999, 600<<10).accept(ctx, st); !errors.Is(err, store.ErrFull) {
 		t.Errorf("a large message on a full store: %v", err)
 	}
+	for end := time.Now().Add(5 * time.Second); rows(t, st, staged) > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("what it left is not swept")
+		}
+	}
 }
 
 func (l *letter) delivered(ctx context.Context, st *Store) (d store.Delivery, err error) {
@@ -68,7 +74,7 @@ func TestQuota(t *testing.T) {
 			const quota = 12 << 20
 			st := open(t, path, Options{MaxSize: quota})
 			last, n := fill(t, st, size)
-			if room := n * size; room < quota/3 {
+			if room := n * size; room < quota/4 {
 				t.Errorf("full after %d bytes of %d", room, quota)
 			}
 			staysUseful(t, st, n, last)

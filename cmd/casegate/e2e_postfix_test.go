@@ -1,0 +1,293 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// postfix is a Postfix of the test's own. Its mx takes mail from customers and
+// hands it to casegate by LMTP, to the world by SMTP; its relay, behind the
+// smarthost, gives every mail a Message-ID of its own.
+type postfix struct {
+	t         *testing.T
+	dir       string
+	mx, relay string // addresses
+}
+
+const replacedID = "<0102018f3c@relay.example>"
+
+// newPostfix picks its addresses; start runs it.
+func newPostfix(t *testing.T) *postfix {
+	t.Helper()
+	need(t, "postfix")
+	if os.Geteuid() != 0 {
+		t.Skip("Postfix runs only as root")
+	}
+	p := &postfix{t: t, dir: reachable(t, t.TempDir())}
+	for _, at := range []*string{&p.mx, &p.relay} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		*at = ln.Addr().String()
+	}
+	return p
+}
+
+// reachable lets other users into a test's folder.
+func reachable(t *testing.T, dir string) string {
+	t.Helper()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// give hands a file to Postfix's user or group.
+func give(t *testing.T, path string, uid bool, mode os.FileMode) {
+	t.Helper()
+	u, err := user.Lookup("postfix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := 0
+	if uid {
+		owner, _ = strconv.Atoi(u.Uid)
+	}
+	group, _ := strconv.Atoi(u.Gid)
+	if err := os.Chown(path, owner, group); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+const mainCF = `compatibility_level = 3.6
+queue_directory = %[1]s/queue
+data_directory = %[1]s/data
+daemon_directory = /usr/lib/postfix/sbin
+command_directory = /usr/sbin
+mail_owner = postfix
+setgid_group = postdrop
+maillog_file = %[1]s/maillog
+maillog_file_prefixes = %[1]s
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = mx.example.net
+mydestination =
+local_recipient_maps =
+alias_maps =
+alias_database =
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+smtpd_peername_lookup = no
+disable_dns_lookups = yes
+smtp_dns_support_level = disabled
+smtp_tls_security_level = none
+recipient_delimiter = +
+relayhost = [127.0.0.1]:%[2]s
+transport_maps = inline:{ {parks@city.example = lmtp:unix:%[3]s}, {city.example = lmtp:inet:%[4]s} }
+`
+
+const masterCF = `%[1]s inet n - n - - smtpd
+%[2]s inet n - n - - smtpd
+  -o cleanup_service_name=replacing
+replacing unix n - n - 0 cleanup
+  -o header_checks=regexp:%[3]s/etc/replacing
+cleanup unix n - n - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+rewrite unix - - n - - trivial-rewrite
+bounce unix - - n - 0 bounce
+defer unix - - n - 0 bounce
+trace unix - - n - 0 bounce
+proxymap unix - - n - - proxymap
+smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
+error unix - - n - - error
+retry unix - - n - - error
+anvil unix - - n - 1 anvil
+scache unix - - n - 1 scache
+postlog unix-dgram n - n - 1 postlogd
+`
+
+// start runs Postfix between a gate and the world.
+func (p *postfix) start(g *gate, world *nextHop) {
+	p.t.Helper()
+	for _, name := range []string{"etc", "queue", "data"} {
+		if err := os.Mkdir(filepath.Join(p.dir, name), 0o755); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	give(p.t, filepath.Join(p.dir, "data"), true, 0o755)
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(world.url, "smtp://"))
+	for name, text := range map[string]string{
+		"main.cf":   fmt.Sprintf(mainCF, p.dir, port, g.at["lmtp-unix"], g.at["lmtp"]),
+		"master.cf": fmt.Sprintf(masterCF, p.mx, p.relay, p.dir),
+		"replacing": "/^Message-ID:/ REPLACE Message-ID: " + replacedID + "\n",
+	} {
+		if err := os.WriteFile(filepath.Join(p.dir, "etc", name), []byte(text), 0o644); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	etc := filepath.Join(p.dir, "etc")
+	if out, code := tool(p.t, nil, "postfix", "-c", etc, "check"); code != 0 {
+		p.t.Fatalf("postfix check:\n%s", out)
+	}
+	master := exec.Command("/usr/lib/postfix/sbin/master", "-c", etc, "-d")
+	master.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it ends its process group
+	if err := master.Start(); err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() {
+		master.Process.Signal(syscall.SIGTERM)
+		master.Wait()
+		if p.t.Failed() {
+			p.t.Logf("Postfix's log:\n%s", p.log())
+		}
+	})
+	for range 500 {
+		if conn, err := net.Dial("tcp", p.relay); err == nil {
+			conn.Close()
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	p.t.Fatalf("Postfix did not start:\n%s", p.log())
+}
+
+func (p *postfix) log() string {
+	text, _ := os.ReadFile(filepath.Join(p.dir, "maillog"))
+	return string(text)
+}
+
+// said waits for what Postfix logs of a recipient and returns what matches.
+func (p *postfix) said(pattern string, args ...any) []string {
+	p.t.Helper()
+	re := regexp.MustCompile("(?m)" + fmt.Sprintf(pattern, args...))
+	for range 1000 {
+		if m := re.FindStringSubmatch(p.log()); m != nil {
+			return m
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	p.t.Fatalf("Postfix never said %s:\n%s", re, p.log())
+	return nil
+}
+
+// TestPostfix: a real MTA in front of us, by LMTP over TCP and over a UNIX
+// socket, and a real relay behind us that replaces Message-IDs.
+func TestPostfix(t *testing.T) {
+	p := newPostfix(t)
+	crm, world := startHop(t), startHop(t)
+	g := newGate(t, crm.url, "smtp://"+p.relay)
+	// The socket is made 0660; a folder with the set-group-id bit gives it
+	// Postfix's group.
+	give(t, filepath.Join(reachable(t, g.dir), "run"), false, 0o755|os.ModeSetgid)
+	g.start()
+	g.directory()
+	p.start(g, world)
+
+	const sent = `to=<%s>, (?:orig_to=\S+ )?relay=\S+, .*dsn=2\.0\.0, status=sent \(250 2\.0\.0 <%s> accepted (\S+) case (\d+)\)$`
+	given := parseEML(bytes.ReplaceAll(bytes.ReplaceAll(customerMail, []byte("x-case-ref :"), []byte("x-case-ref:")), []byte("X-Odd :"), []byte("X-Odd:"))) // Postfix does that
+	var number string
+	t.Run("LMTP over TCP", func(t *testing.T) {
+		swaks(t, p.mx, "dana@example.net", "311@city.example", customerMail)
+		reply := p.said(sent, "311@city.example", "311@city.example")
+		number = reply[2]
+		m := onCase(t, g, number)
+		same(t, "id", m.ID, reply[1])
+		same(t, "listener", m.Envelope.Listener, "lmtp")
+		received := parseEML(g.run("message", "export", m.ID))
+		same(t, "the body", received.body, given.body)
+		same(t, "the fields below Postfix's own", received.fields[1:], given.fields)
+		stamped := crm.take(t, "Street light out")
+		same(t, "the body at the next hop", stamped.body, given.body)
+		same(t, "Postfix's Received", stamped.named("Received")[1], received.fields[0])
+	})
+	t.Run("LMTP over a UNIX socket", func(t *testing.T) {
+		mail := simpleMail("by-socket", "dana@example.net", "parks@city.example")
+		swaks(t, p.mx, "dana@example.net", "parks@city.example", mail)
+		reply := p.said(sent, "parks@city.example", "parks@city.example")
+		m := g.newest(t)
+		same(t, "id", m.ID, reply[1])
+		same(t, "listener", m.Envelope.Listener, "lmtp-unix")
+		if received := g.run("message", "export", m.ID); !bytes.HasSuffix(received, mail) {
+			t.Errorf("not what was sent:\n%s", received)
+		}
+		same(t, "queue", g.caseOf(reply[2]).Queue, "parks")
+	})
+	t.Run("two mailboxes, two transactions, one case", func(t *testing.T) {
+		mail := simpleMail("both-mailboxes", "ed@example.net", "311@city.example, parks@city.example")
+		swaks(t, p.mx, "ed@example.net", "311@city.example,parks@city.example", mail)
+		queued := p.said(`(\w+): message-id=<both-mailboxes@mail\.example>`)[1]
+		one := p.said(queued+`: `+sent, "311@city.example", "311@city.example")
+		two := p.said(queued+`: `+sent, "parks@city.example", "parks@city.example")
+		same(t, "id and case", one[1:], two[1:])
+		same(t, "activities", len(g.caseOf(one[2]).Timeline), 1)
+	})
+	t.Run("unknown recipient", func(t *testing.T) {
+		before := g.count("message", "list")
+		swaks(t, p.mx, "dana@example.net", "nobody@city.example", simpleMail("nobody", "dana@example.net", "nobody@city.example"))
+		p.said(`to=<nobody@city\.example>, .*dsn=5\.1\.1, status=bounced \(host \S+ said: 550 5\.1\.1 .* \(in reply to RCPT TO command\)\)$`)
+		bounce := world.take(t, "Undelivered Mail Returned to Sender")
+		same(t, "who is told", bounce.to, []string{"dana@example.net"})
+		same(t, "messages", g.count("message", "list"), before)
+	})
+
+	desk := person{"City 311", "311@city.example", g.at["smarthost"]}
+	dana := person{"Dana Miller", "dana@example.net", p.mx}
+	first := g.run("message", "export", g.caseOf(number).Timeline[0].ID, "--as", "sent")
+	desk.nailReply(t, "reply", arrived{from: "dana@example.net", eml: parseEML(first)}, nil, "We send a crew.")
+	answer := world.take(t, "Re: Street light out")
+	t.Run("the answer behind the relay", func(t *testing.T) {
+		m := onCase(t, g, number)
+		if "<"+m.MessageID+">" == answer.get("Message-ID") {
+			t.Error("the relay did not replace the Message-ID")
+		}
+		same(t, "Message-ID", answer.get("Message-ID"), replacedID)
+		same(t, "RCPT TO", sorted(answer.to), []string{"dana@example.net", "hall@example.org", "paul@miller.example.net"})
+		asSent := parseEML(g.run("message", "export", m.ID, "--as", "sent"))
+		same(t, "what the relay left alone", answer.without("Message-ID", "Received"), asSent.without("Message-ID", "Received"))
+		same(t, "the body", answer.body, asSent.body)
+		same(t, "MAIL FROM", answer.from, m.Delivery[0].From)
+	})
+	for i, c := range []struct {
+		name, method string
+		reply        func(t *testing.T)
+	}{
+		{"s-nail, to From and all", "references", func(t *testing.T) {
+			dana.nailReply(t, "reply", answer, []string{"reply-to-honour=no"}, "It works again.")
+		}},
+		{"mutt, to From and all", "references", func(t *testing.T) {
+			dana.muttReply(t, "group-reply", answer, []string{"set reply_to=no"}, "It works again.")
+		}},
+		{"mutt, to Reply-To and all", "plus_address", func(t *testing.T) {
+			dana.muttReply(t, "group-reply", answer, []string{"set reply_to=yes"}, "It works again.")
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.reply(t)
+			stamped := crm.take(t, "Re: Street light out")
+			m := onCase(t, g, number)
+			same(t, "evidence", m.CorrelationMethod, c.method)
+			same(t, "rules", m.Decision.Rules, []string{"T1", "I16"})
+			same(t, "In-Reply-To", stamped.get("In-Reply-To"), replacedID)
+			same(t, "activities", len(g.caseOf(number).Timeline), 3+i)
+			same(t, "what the others get", sorted(world.take(t, "Re: Street light out").to), []string{"hall@example.org", "paul@miller.example.net"})
+		})
+	}
+	same(t, "the customer", g.caseOf(number).Customer.Name, "Dana Miller")
+}
