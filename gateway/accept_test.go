@@ -132,3 +132,23 @@ func export(t *testing.T, st store.Store, id store.ID, as store.As) string {
 	}
 	return b.String()
 }
+
+// Large bodies are bounded by the disk: the same by bytes.
+func BenchmarkAcceptLarge(b *testing.B) {
+	line := "the case street light request please account water bill city of to and\r\n"
+	body := strings.Repeat(line, 1<<20/len(line))
+	h := gateway.NewInbound(desk(b, nil), false)
+	var n atomic.Int64
+	b.SetBytes(int64(len(body)))
+	b.SetParallelism(5)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			i := n.Add(1)
+			eml := fmt.Sprintf("From: <s%d@example.test>\r\nMessage-ID: <%d@load.example.test>\r\n\r\n%s", i, i, body)
+			if _, err := hand(b, h, gateway.RoleInbound, "s@example.test", eml, "311@city.example"); err != nil {
+				b.Error(err)
+				return
+			}
+		}
+	})
+}

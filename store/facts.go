@@ -14,8 +14,9 @@ type Query struct {
 // Facts is the answer to a Query: all of it from one snapshot.
 type Facts struct {
 	Installation Installation
-	// Cases holds the cases asked for, those that MessageIDs lead to, and every
-	// case these were merged into. A number that is missing does not exist.
+	// Cases holds the cases asked for, those that MessageIDs lead to (the first
+	// MaxLedTo, in the order asked), and every case these were merged into. A
+	// number asked for that is missing does not exist.
 	Cases map[uint64]CaseFacts
 	// MessageIDs leads from a Message-ID to the activities that bear it (Own),
 	// and to the oldest one of each case that names it; oldest first, and the
@@ -59,6 +60,7 @@ type Holders struct {
 const (
 	MaxHolders     = 50
 	MaxMessageRefs = 32
+	MaxLedTo       = 16
 )
 
 // MessageRef is one activity reached by a Message-ID.

@@ -94,7 +94,7 @@ func (c *checker) store(ctx context.Context) {
 		c.ok(foundStore, "a daemon runs and has the store open")
 		return
 	}
-	st, err := c.p.openStore(c.cfg)
+	st, err := c.p.openStore(c.cfg, c.p.logger(c.cfg))
 	if err != nil {
 		c.add(foundStore, "error", "see data_dir", "the store does not open: %v", err)
 		return

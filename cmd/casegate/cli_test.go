@@ -180,7 +180,7 @@ func TestDaemonIsAsked(t *testing.T) {
 	if err := seed("data"); err != nil {
 		t.Fatal(err)
 	}
-	st, err := openStore(defaults())
+	st, err := openStore(defaults(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,10 @@ func TestDaemonIsAsked(t *testing.T) {
 	server := &http.Server{Handler: console.New(console.Service{Store: st}, console.Options{Access: console.Operator})}
 	go server.Serve(ln)
 	defer server.Close()
-	p.openStore = func(*Config) (store.Store, error) { t.Error("the store was opened"); return nil, store.ErrInUse }
+	p.openStore = func(*Config, *slog.Logger) (store.Store, error) {
+		t.Error("the store was opened")
+		return nil, store.ErrInUse
+	}
 	if code := p.run(t.Context(), []string{"message", "export", seedID(12).String(), "--bcc"}); code != 0 || out.String() != "From: kim@city.example\r\nBcc: boss@city.example\r\n\r\nSoon.\r\n" {
 		t.Errorf("%d %q %s", code, out, stderr)
 	}
@@ -221,7 +224,10 @@ func TestDaemonHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	p.openStore = func(*Config) (store.Store, error) { t.Error("the store was opened"); return nil, store.ErrInUse }
+	p.openStore = func(*Config, *slog.Logger) (store.Store, error) {
+		t.Error("the store was opened")
+		return nil, store.ErrInUse
+	}
 	if code := p.run(t.Context(), []string{"contact", "list"}); code != 1 || !strings.HasPrefix(stderr.String(), "error: the daemon on data/casegate.sock does not answer\nhint: ") {
 		t.Errorf("%d %s", code, stderr)
 	}
@@ -230,7 +236,9 @@ func TestDaemonHangs(t *testing.T) {
 // TestStoreInUse: another process has the store open, without a socket.
 func TestStoreInUse(t *testing.T) {
 	p, _, stderr := testProgram(t)
-	p.openStore = func(*Config) (store.Store, error) { return nil, fmt.Errorf("opening: %w", store.ErrInUse) }
+	p.openStore = func(*Config, *slog.Logger) (store.Store, error) {
+		return nil, fmt.Errorf("opening: %w", store.ErrInUse)
+	}
 	if code := p.run(t.Context(), []string{"contact", "add", "--name", "A", "--email", "a@x.example"}); code != 1 || !strings.Contains(stderr.String(), "\nhint: another casegate has it open and does not answer on data/casegate.sock") {
 		t.Errorf("%d %s", code, stderr)
 	}

@@ -56,7 +56,7 @@ func (p *program) connect(ctx context.Context, cfg *Config, n needs) (*client, e
 	if _, err := os.Stat(cfg.store()); n == existingStore && errors.Is(err, fs.ErrNotExist) {
 		return nil, hint("start casegate serve (or demo) to make one, or set data_dir to where yours is", "there is no store in %s", cfg.DataDir)
 	}
-	st, err := p.openStore(cfg)
+	st, err := p.openStore(cfg, p.logger(cfg))
 	switch {
 	case errors.Is(err, store.ErrInUse):
 		return nil, hint("another casegate has it open and does not answer on "+cfg.socket()+"; stop it, or wait until it has", "opening %s: %w", cfg.store(), err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"time"
 
@@ -23,7 +24,7 @@ type program struct {
 	patience time.Duration  // for a daemon that has its socket open
 
 	// openStore opens the embedded store, making it if there is none.
-	openStore func(*Config) (store.Store, error)
+	openStore func(*Config, *slog.Logger) (store.Store, error)
 	// service is what the API works on when this process holds the store.
 	service func(*Config, store.Store) console.Service
 

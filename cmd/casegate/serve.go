@@ -44,14 +44,15 @@ func (p *program) startDaemon(cfg *Config) (*daemon, error) {
 	if err := refuseVolatile(cfg.DataDir, p.environ); err != nil {
 		return nil, err
 	}
-	st, err := p.openStore(cfg)
+	log := p.logger(cfg)
+	st, err := p.openStore(cfg, log)
 	switch {
 	case errors.Is(err, store.ErrInUse):
 		return nil, hint("another casegate runs on this data_dir: stop it, or set another data_dir", "opening %s: %w", cfg.store(), err)
 	case err != nil:
 		return nil, fmt.Errorf("opening %s: %w", cfg.store(), err)
 	}
-	return newDaemon(cfg, st, p.logger(cfg))
+	return newDaemon(cfg, st, log)
 }
 
 // logger is the daemon's log, on standard error.

@@ -18,11 +18,11 @@ import (
 
 // openStore opens the embedded store, making it and its folder if there is
 // none.
-func openStore(cfg *Config) (store.Store, error) {
+func openStore(cfg *Config, log *slog.Logger) (store.Store, error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
 		return nil, hint("make data_dir a folder that this user may write to", "data_dir: %w", err)
 	}
-	return bolt.Open(cfg.store(), bolt.Options{Transform: message.Apply, Logger: slog.New(slog.DiscardHandler)})
+	return bolt.Open(cfg.store(), bolt.Options{Transform: message.Apply, Logger: log})
 }
 
 // newService is what the API works on when no daemon runs.

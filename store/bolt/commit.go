@@ -223,21 +223,21 @@ func (b *batch) answer(err error) {
 
 // single runs each call in a commit of its own: what is too large for the room
 // that is left must not keep small changes out.
-func (b *batch) single() error {
-	for i, c := range b.calls {
-		one := &batch{st: b.st, m: b.m, closed: true}
-		err := one.begin()
-		if err == nil {
-			one.calls = append(one.calls, c)
-			if one.try(c); c.err != nil && c.wrote {
-				one.again()
-			}
-			err = one.finish()
-			i++
+func (b *batch) single() (err error) {
+	rest := b.calls
+	defer func() {
+		(&batch{calls: rest}).answer(fmt.Errorf("%w: another transaction failed: %w", store.ErrUnavailable, err))
+	}()
+	for _, c := range b.calls {
+		one := &batch{st: b.st, m: b.m, closed: true, calls: []*call{c}}
+		if err = one.begin(); err != nil {
+			return err
 		}
-		if err != nil {
-			b.calls = b.calls[i:]
-			b.answer(fmt.Errorf("%w: %w", store.ErrUnavailable, err))
+		rest = rest[1:]
+		if one.try(c); c.err != nil && c.wrote {
+			one.again()
+		}
+		if err = one.finish(); err != nil {
 			return err
 		}
 	}
@@ -248,7 +248,7 @@ func (b *batch) single() error {
 // committer's. Another one takes over.
 func (b *batch) abandon() {
 	b.w.bolt.Rollback()
-	b.answer(fmt.Errorf("%w: a transaction ended its goroutine", store.ErrUnavailable))
+	b.answer(fmt.Errorf("%w: a transaction of this commit ended its goroutine", store.ErrUnavailable))
 	b.st.wholes.Go(b.st.run)
 }
 

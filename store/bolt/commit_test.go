@@ -156,6 +156,40 @@ func TestFullInTheMiddle(t *testing.T) {
 	}
 }
 
+// What does not fit must not keep out what does.
+func TestSmallChangesGetThroughWhenFull(t *testing.T) {
+	s := sabotage{hold: make(chan struct{}, 10)}
+	path := filepath.Join(t.TempDir(), "casegate.db")
+	open(t, path, Options{}).Close()
+	st := open(t, path, Options{commit: s.commit, MaxSize: 4 << 20})
+	go put(st, contact("first"))
+	for s.commits.Load() == 0 {
+		runtime.Gosched()
+	}
+	small, large := make(chan error, 2), make(chan error)
+	go func() { small <- put(st, contact("small")) }()
+	for len(st.calls) < 1 {
+		runtime.Gosched()
+	}
+	go func() {
+		large <- st.Update(context.Background(), func(tx store.Tx) error {
+			c := contact(strings.Repeat("large", 1<<20))
+			return tx.PutContact(c)
+		})
+	}()
+	for len(st.calls) < 2 {
+		runtime.Gosched()
+	}
+	go func() { small <- put(st, contact("small")) }()
+	close(s.hold)
+	if err := errors.Join(<-small, <-small); err != nil {
+		t.Error(err)
+	}
+	if err := <-large; !errors.Is(err, store.ErrFull) {
+		t.Error(err)
+	}
+}
+
 // Updates that wait for a commit share the next one; what one of them does
 // wrong is its own affair.
 func TestGroupCommit(t *testing.T) {

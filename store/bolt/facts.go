@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/casegate/casegate/store"
 )
@@ -96,14 +97,27 @@ func (r *reader) whichCases(q store.Query, f *store.Facts) error {
 			return err
 		}
 	}
-	for _, refs := range f.MessageIDs {
-		for _, ref := range refs {
-			if err := r.follow(ref.Case, addresses, f); err != nil {
-				return err
-			}
+	for _, n := range ledTo(q, f) {
+		if err := r.follow(n, addresses, f); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// ledTo lists the cases that the ids asked for lead to.
+func ledTo(q store.Query, f *store.Facts) (numbers []uint64) {
+	for _, id := range q.MessageIDs {
+		for _, ref := range f.MessageIDs[id] {
+			if len(numbers) == store.MaxLedTo {
+				return numbers
+			}
+			if ref.Case != 0 && !slices.Contains(numbers, ref.Case) {
+				numbers = append(numbers, ref.Case)
+			}
+		}
+	}
+	return numbers
 }
 
 // follow reads a case and those it was merged into; a circle ends where it

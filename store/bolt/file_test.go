@@ -72,7 +72,7 @@ func TestALeftOverDraftIsMadeAnew(t *testing.T) {
 
 // Two first starts at once: one makes the store, the other finds it in use.
 func TestTwoFirstStarts(t *testing.T) {
-	for range 10 {
+	for range 4 {
 		path := filepath.Join(t.TempDir(), "casegate.db")
 		var wg sync.WaitGroup
 		var mu sync.Mutex

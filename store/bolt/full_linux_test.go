@@ -68,10 +68,10 @@ func (l *letter) delivered(ctx context.Context, st *Store) (d store.Delivery, er
 }
 
 func TestQuota(t *testing.T) {
-	for name, size := range map[string]int{"small": 3000, "middling": 50 << 10, "large": 600 << 10} {
+	for name, size := range map[string]int{"small": 8000, "middling": 50 << 10, "large": 600 << 10} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "casegate.db")
-			const quota = 12 << 20
+			const quota = 8 << 20
 			st := open(t, path, Options{MaxSize: quota})
 			last, n := fill(t, st, size)
 			if room := n * size; room < quota/4 {
@@ -93,11 +93,11 @@ func TestQuota(t *testing.T) {
 // TestFullDisk: a file system without room, and then with room again.
 func TestFullDisk(t *testing.T) {
 	for _, kind := range []string{"tmpfs", "ext4"} {
-		for name, size := range map[string]int{"small": 3000, "large": 600 << 10} {
+		for name, size := range map[string]int{"small": 8000, "large": 600 << 10} {
 			t.Run(kind+"/"+name, func(t *testing.T) {
 				dir := smallDisk(t, kind)
 				ballast := filepath.Join(dir, "ballast")
-				if err := os.WriteFile(ballast, make([]byte, 4<<20), 0o600); err != nil {
+				if err := os.WriteFile(ballast, make([]byte, 11<<20), 0o600); err != nil {
 					t.Fatal(err)
 				}
 				st := open(t, filepath.Join(dir, "casegate.db"), Options{})

@@ -72,7 +72,7 @@ func (b *batch) reserve(used int64) error {
 	if err != nil {
 		return err
 	}
-	need := b.w.need(int64(b.m.db.Info().PageSize))
+	need := b.w.need(used, int64(b.m.db.Info().PageSize))
 	if used+need <= info.Size() {
 		return nil
 	}
@@ -87,11 +87,12 @@ func (b *batch) reserve(used int64) error {
 	return err
 }
 
-// need is more than a commit will append: every row may dirty a page, every
-// value is copied, and the pages above them change too. Mail leaves some room
-// over, so that a full store can still settle deliveries and sweep.
-func (w *writer) need(page int64) int64 {
-	n := int64(w.bytes)*9/8 + (int64(w.puts)+64)*page
+// need is more than a commit will append: every row may dirty a page (there
+// are no more than the file has), every value is copied, and the pages above
+// them change too. Mail leaves some room over, so that a full store can still
+// settle deliveries and sweep.
+func (w *writer) need(used, page int64) int64 {
+	n := int64(w.bytes)*9/8 + min(int64(w.puts)*page, used+int64(w.bytes)) + 64*page
 	if w.mail {
 		n += leftOver
 	}

@@ -45,6 +45,43 @@ func TestMemoryOfLargeBodies(t *testing.T) {
 	}
 }
 
+// Past the bound bodies are staged in smaller chunks, and come back the same.
+func TestBodyMemoryIsBounded(t *testing.T) {
+	const limit = 200 << 10
+	st := open(t, filepath.Join(t.TempDir(), "casegate.db"), Options{BodyMemory: limit})
+	ctx := context.Background()
+	const n = 30
+	var staged [n]store.Body
+	var letters [n]*letter
+	for i := range staged {
+		letters[i] = newLetter(uint64(i), 100<<10)
+		b, err := st.Stage(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Write(letters[i].body); err != nil {
+			t.Fatal(err)
+		}
+		staged[i] = b
+	}
+	if got := st.buffers.inUse.Load(); got > limit+n*int64(bufferSize(0)) {
+		t.Errorf("%d bytes in use", got)
+	}
+	for i, b := range staged {
+		if err := b.Seal(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := st.Update(ctx, func(tx store.Tx) error { return letters[i].record(tx, uint64(i+1), b) }); err != nil {
+			t.Fatal(err)
+		}
+		b.Discard()
+	}
+	if got := st.buffers.inUse.Load(); got != 0 {
+		t.Errorf("%d bytes in use at the end", got)
+	}
+	verifyClean(t, st) // compares digests
+}
+
 // acceptLarge writes a body block by block, as it comes from a connection.
 func acceptLarge(st *Store, n uint64, size int) error {
 	ctx := context.Background()
