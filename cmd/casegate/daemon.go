@@ -16,8 +16,9 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
-// grace is how long a stop waits for open transactions and deliveries.
-const grace = 30 * time.Second
+// grace is how long a stop waits for open transactions, and then once more for
+// running deliveries: together less than what a supervisor allows.
+const grace = 15 * time.Second
 
 // daemon is everything that serve runs, joined. It stops upstream to
 // downstream: no new mail, open transactions finish, deliveries settle, the
@@ -61,7 +62,7 @@ func (d *daemon) build() error {
 func newRelay(cfg *Config, st store.Store, log *slog.Logger) (*relay.Relay, error) {
 	o := relay.Options{
 		Hostname: cfg.Hostname, Expire: time.Duration(cfg.Retry.Expire),
-		Transform: message.Apply, Logger: log,
+		Transform: message.Apply, Grace: grace, Logger: log,
 	}
 	for _, r := range cfg.Routes {
 		o.Routes = append(o.Routes, relay.Route{Role: r.Role, Recipient: r.RecipientDomain, NextHop: r.NextHop.String(), TLS: r.TLS})

@@ -186,9 +186,9 @@ func (c *corpusRun) check() {
 	for id, name := range c.first {
 		var m console.MessageDetail
 		c.api("/messages/"+id, nil, &m)
-		want := hexSum(c.mails[name])
-		if m.Archived.ReceivedSHA256 != want || c.exported(id) != want {
-			c.t.Errorf("%s: archived as %s, exported as %s, sent as %s", name, m.Archived.ReceivedSHA256, c.exported(id), want)
+		sent, exported := hexSum(c.mails[name]), c.exported(id)
+		if m.Archived.ReceivedSHA256 != sent || exported != sent {
+			c.t.Errorf("%s: sent as %s, archived as %s, exported as %s", name, sent, m.Archived.ReceivedSHA256, exported)
 		}
 		if onCase[id] == excepted[id] || onCase[id] != (m.Case != nil) || excepted[id] != (m.Exception != nil && *m.Exception != "") {
 			c.t.Errorf("%s: on a case %v, on the exceptions list %v: %+v", name, onCase[id], excepted[id], m.MessageRow)

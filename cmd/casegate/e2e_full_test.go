@@ -40,7 +40,7 @@ func TestFullDisk(t *testing.T) {
 	t.Run("tmpfs", func(t *testing.T) {
 		at := filepath.Join(t.TempDir(), "disk")
 		mounted(t, at, "-t", "tmpfs", "-o", "size=24m", "tmpfs")
-		l := newLoad(t, rigOptions{data: filepath.Join(at, "data"), env: []string{"CASEGATE_ALLOW_VOLATILE=1"}})
+		l := newLoad(t, rigOptions{data: filepath.Join(at, "data")})
 		l.fillUp(t, 400<<10)
 		l.goOn(t, func() { system(t, "mount", "-o", "remount,size=192m", at) })
 	})

@@ -69,7 +69,7 @@ func (l *load) run(size func(*rand.Rand) int) {
 			s := &sender{r: l.rig, listener: listener}
 			defer s.close()
 			random := rand.New(rand.NewPCG(1, uint64(n)))
-			for i := 0; !l.stopped.Load(); i++ {
+			for i := 0; !l.stopped.Load() && !l.t.Failed(); i++ {
 				l.one(s, fmt.Sprintf("%s-%d-%d", listener, n, i), n%2 == 0, i, size(random))
 			}
 		})
@@ -222,7 +222,7 @@ func TestServeRefusesVolatile(t *testing.T) {
 	if kind, err := volatile(shm); err != nil || kind == "" {
 		t.Skipf("%s is not a file system in memory (%q, %v)", shm, kind, err)
 	}
-	r := newRig(t, rigOptions{data: shm + "/casegate-e2e-volatile/data"})
+	r := newRig(t, rigOptions{data: shm + "/casegate-e2e-volatile/data", strict: true})
 	out, err := r.command("serve").CombinedOutput()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != exitConfig || !strings.Contains(string(out), "which a reboot empties") {

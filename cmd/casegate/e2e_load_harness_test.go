@@ -58,7 +58,7 @@ type rig struct {
 type rigOptions struct {
 	data              string // default: a folder of the test's own
 	inbound, outbound string // next hops; default none, and one that nobody serves
-	env               []string
+	strict            bool   // as serve is by default: no store in memory
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -77,7 +77,10 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if o.outbound == "" {
 		o.outbound = "smtp://127.0.0.1:9"
 	}
-	r := &rig{t: t, binary: binary, config: filepath.Join(dir, "casegate.yaml"), data: o.data, env: append(cleanEnv(), o.env...)}
+	r := &rig{t: t, binary: binary, config: filepath.Join(dir, "casegate.yaml"), data: o.data, env: cleanEnv()}
+	if !o.strict {
+		r.env = append(r.env, "CASEGATE_ALLOW_VOLATILE=1") // as a temporary folder may be
+	}
 	text := fmt.Sprintf(`hostname: gw.city.example
 data_dir: %s
 listeners:
@@ -422,6 +425,8 @@ func acceptedID(reply string) string {
 type sink struct {
 	address string
 	busy    atomic.Bool // answers 451 to everyone
+	blind   atomic.Bool // only counts octets
+	octets  atomic.Int64
 
 	mu    sync.Mutex
 	count map[string]int
@@ -456,6 +461,11 @@ func (sinkSession) Logout() error                        { return nil }
 func (sinkSession) Mail(string, *smtp.MailOptions) error { return nil }
 func (sinkSession) Rcpt(string, *smtp.RcptOptions) error { return nil }
 func (s sinkSession) Data(r io.Reader) error {
+	if s.blind.Load() {
+		n, err := io.Copy(io.Discard, r)
+		s.octets.Add(n)
+		return err
+	}
 	eml, err := io.ReadAll(r)
 	if err != nil {
 		return err // cut off: not accepted

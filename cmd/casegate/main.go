@@ -20,6 +20,7 @@ var version = "devel"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
 	code := newProgram().run(ctx, os.Args[1:])
 	stop()
 	os.Exit(code)
