@@ -30,7 +30,7 @@ func readAddress(raw string) (addr string, loose, ok bool) {
 // squeeze takes out folds, and white space around the dots and the @ (RFC 5322
 // §4.4). White space elsewhere outside of quotes fails.
 func squeeze(raw string) (addr string, ok bool) {
-	if strings.IndexAny(raw, " \t\r\n") < 0 {
+	if !strings.ContainsAny(raw, " \t\r\n") {
 		return raw, true
 	}
 	b := make([]byte, 0, len(raw))

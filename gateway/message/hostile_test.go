@@ -37,7 +37,7 @@ func TestHostileInputIsLinear(t *testing.T) {
 		"Cuts":       func(s string) { message.Cuts(s, func(m message.Mailbox) bool { return m.Start%2 == 0 }) },
 		"CutsAll":    func(s string) { message.Cuts(s, func(m message.Mailbox) bool { return true }) },
 		"MessageIDs": func(s string) { message.MessageIDs(s) },
-		"Split":      func(s string) { message.SplitAddress(s) },
+		"Split":      func(s string) { _, _, _ = message.SplitAddress(s) },
 		"Valid":      func(s string) { message.ValidAddress(s) },
 		"Editor":     editHostile,
 	}

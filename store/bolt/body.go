@@ -9,7 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/casegate/casegate/store"
 )
@@ -200,7 +200,7 @@ func (w *writer) sweep(ids []store.ID, limit int) (more bool, err error) {
 		}
 		for _, name := range names {
 			w.puts++
-			if err := w.bucket(bodies).DeleteBucket(name); err != nil && !errors.Is(err, bbolt.ErrBucketNotFound) {
+			if err := w.bucket(bodies).DeleteBucket(name); err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 				return false, err
 			}
 		}
