@@ -177,7 +177,9 @@ func (d *daemon) stop() {
 		}
 	}
 	for _, s := range d.http {
-		s.Shutdown(ctx)
+		if s.Shutdown(ctx) != nil {
+			s.Close() // a client that reads slowly must not keep the store open
+		}
 	}
 }
 
@@ -191,10 +193,7 @@ func (d *daemon) release() {
 	for _, ln := range d.nets {
 		ln.Close()
 	}
-	if d.store != nil {
-		if err := d.store.Close(); err != nil {
-			d.log.Error("closing the store", "error", err)
-		}
-		d.store = nil
+	if err := d.store.Close(); err != nil {
+		d.log.Error("closing the store", "error", err)
 	}
 }

@@ -33,9 +33,9 @@ func TestCarriers(t *testing.T) {
 
 	const dana, stranger = "dana@example.net", "stranger@elsewhere.example"
 	const foreign = "<0102018f3c@eu-west-1.amazonses.com>"
-	forged := "a" + token[:35]
-	if token[35] != 'a' {
-		forged = token[:35] + "a" // other bits of the signature
+	forged := token[:35] + "a" // the last bit of the signature is another
+	if token[35] == 'a' {
+		forged = token[:35] + "q"
 	}
 	for i, c := range []struct {
 		name, from, to string // to: the envelope's recipient

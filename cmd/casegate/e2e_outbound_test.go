@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"encoding/base64"
+	"fmt"
+	netmail "net/mail"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -104,6 +108,16 @@ Hello
 			t.Errorf("Thread-Index %x (%v) does not extend %x by 5 bytes", got, err, given)
 		}
 	})
+	t.Run("an agent's own address stays in From", func(t *testing.T) { // sender: user
+		mail := bytes.Replace(answer("kim", "To: dana@example.net\nReply-To: kim@city.example\n"), []byte("311@city.example"), []byte("Kim <kim@city.example>"), 1)
+		_, on := swaksTaken(t, g.at["desk"], "kim@city.example", dana, mail)
+		same(t, "case", on, number)
+		m := world.take(t, "kim")
+		token := m.get("X-Case-Ref")
+		same(t, "From", m.get("From"), "Kim <kim@city.example>")
+		same(t, "Reply-To", m.named("Reply-To"), []string{"Reply-To: 311+" + token + "@city.example\r\n"})
+		same(t, "MAIL FROM", m.from, "311+"+token+"@city.example")
+	})
 	t.Run("uncased passes", func(t *testing.T) {
 		mail := letter("From: parks@city.example\nTO : Somebody\n <a@example.org> ,311@city.example\nSubject: pass\nReply-To: x@city.example\nX-Case-Note: stays\nBcc: b@example.org\n\nHello\n")
 		out := swaks(t, g.at["smarthost"], "parks@city.example", "a@example.org,311@city.example,b@example.org", mail)
@@ -133,6 +147,43 @@ Hello
 			before+strings.Replace(cc, "%s", "Hall\n Office <hall@example.org>", 1))
 		same(t, "To", m.named("To"), []string{string(letter(before))})
 		same(t, "Cc", m.named("Cc"), []string{string(letter("cC:  Paul\n\tMiller <paul@miller.example.net>   ,\n hall@example.org\n"))})
+	})
+	t.Run("names from a stranger's hand", func(t *testing.T) {
+		for i, c := range []struct{ from, shown string }{
+			{"=?utf-8?q?Dana=0D=0ABcc:_canary@blind.example=0D=0AX-Evil:_1?=", ""},
+			{"=?utf-8?b?" + base64.StdEncoding.EncodeToString([]byte(strings.Repeat("Größe 😀 ", 20))) + "?=", strings.TrimSpace(strings.Repeat("Größe 😀 ", 20))},
+			{`"Dana \"Q\" O'Hara, x"`, `Dana "Q" O'Hara, x`},
+			{`"paul@miller.example.net"`, "paul@miller.example.net"},
+		} {
+			id := fmt.Sprintf("name-%d", i)
+			_, number := swaksTaken(t, g.at["inbound"], "dana@example.net", desk, simpleMail(id, c.from+" <dana@example.net>", desk))
+			crm.take(t, id)
+			mail := letter("From: 311@city.example\nTo: 311@city.example\nSubject: answer-" + id + "\nIn-Reply-To: <" + id + "@mail.example>\n\nHello\n")
+			_, on := swaksTaken(t, g.at["smarthost"], desk, desk, mail)
+			same(t, id+": case", on, number)
+			m := world.take(t, "answer-"+id)
+			same(t, id+": RCPT TO", m.to, []string{dana})
+			parsed, err := netmail.ReadMessage(bytes.NewReader(m.raw))
+			if err != nil {
+				t.Fatal(err)
+			}
+			to, err := parsed.Header.AddressList("To")
+			if err != nil || len(to) != 1 || to[0].Address != dana {
+				t.Errorf("%s: To is %v (%v): %q", id, to, err, m.named("To"))
+			} else if c.shown != "" {
+				same(t, id+": the name", strings.TrimSpace(to[0].Name), strings.TrimSpace(c.shown))
+			}
+			for _, f := range m.fields {
+				if name, _, _ := strings.Cut(f, ":"); !slices.Contains([]string{"Received", "From", "To", "Subject", "In-Reply-To", "Reply-To", "References", "Message-ID", "X-Case-Ref"}, name) {
+					t.Errorf("%s: a field that nobody wrote: %q", id, f)
+				}
+				for line := range strings.SplitSeq(f, "\r\n") {
+					if len(line) > 998 {
+						t.Errorf("%s: a line of %d bytes", id, len(line))
+					}
+				}
+			}
+		}
 	})
 	g.settle()
 	same(t, "messages that nobody expected", world.left(), 0)

@@ -289,5 +289,20 @@ func TestPostfix(t *testing.T) {
 			same(t, "what the others get", sorted(world.take(t, "Re: Street light out").to), []string{"hall@example.org", "paul@miller.example.net"})
 		})
 	}
+	t.Run("the return path", func(t *testing.T) { // the fifth carrier
+		cases := g.count("case", "list")
+		desk.nailReply(t, "reply", answer, []string{"reply-to-honour=no"}, "To somebody who is gone.", "~c gone"+refusedDomain)
+		lost := p.said(`(\w+): to=<gone%s>, .*status=bounced \(host \S+ said: 550 5\.1\.1 no such user`, refusedDomain)[1]
+		report := p.said(`%s: sender non-delivery notification: (\w+)$`, lost)[1]
+		p.said(`%s: to=<311\+\w{36}@city\.example>, .*status=sent \(250 2\.0\.0 <311\+\w{36}@city\.example> accepted \S+ `, report)
+		m := g.newest(t)
+		same(t, "class", m.Class, "dsn")
+		same(t, "evidence", m.CorrelationMethod, "plus_address")
+		same(t, "rules", m.Decision.Rules, []string{"T1", "I5"})
+		same(t, "cases", g.count("case", "list"), cases)
+	})
 	same(t, "the customer", g.caseOf(number).Customer.Name, "Dana Miller")
+	if log := p.log(); regexp.MustCompile(`(?m): (fatal|panic|warning): `).MatchString(log) {
+		t.Errorf("Postfix complains:\n%s", log)
+	}
 }

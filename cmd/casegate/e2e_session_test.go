@@ -124,6 +124,19 @@ func TestSessions(t *testing.T) {
 			same(t, name+": RCPT TO at the next hop", crm.take(t, name).to, []string{"311@city.example", "parks@city.example"})
 		}
 	})
+	t.Run("NOTIFY and ORCPT go on", func(t *testing.T) { // RFC 3461 §5.2
+		_, number := swaksTaken(t, g.at["inbound"], dana, "311@city.example", simpleMail("notify", dana, "311@city.example"))
+		token := crm.take(t, "notify").get("X-Case-Ref")
+		for name, to := range map[string]string{"notify-mailbox": "311@city.example", "notify-token": "311+" + token + "@city.example"} {
+			mail := simpleMail(name, dana, to)
+			raw(t, g.at["inbound"], "MAIL FROM:<"+dana+"> RET=HDRS", "RCPT TO:<"+to+"> NOTIFY=DELAY,FAILURE ORCPT=rfc822;alias@city.example",
+				fmt.Sprintf("BDAT %d LAST\r\n%s", len(mail), mail))
+			m := crm.take(t, name)
+			same(t, name+": RCPT TO", m.to, []string{"311@city.example"})
+			same(t, name+": NOTIFY and ORCPT", m.notify, []string{"[DELAY FAILURE] alias@city.example"})
+			same(t, name+": on the case", m.get("X-Case-Number") == number, name == "notify-token")
+		}
+	})
 	t.Run("the same submission again", func(t *testing.T) { // invariant 3
 		_, number := swaksTaken(t, g.at["inbound"], dana, "311@city.example", simpleMail("first", dana, "311@city.example"))
 		answer := simpleMail("answer", "311@city.example", dana, "In-Reply-To: <first@mail.example>")
@@ -235,17 +248,26 @@ Body
 // (RFC 3030), and returns the id it was taken under.
 func bdat(t *testing.T, at, from, to string, message []byte) string {
 	t.Helper()
+	return raw(t, at, "MAIL FROM:<"+from+">", "RCPT TO:<"+to+">", fmt.Sprintf("BDAT %d LAST\r\n%s", len(message), message))
+}
+
+// raw speaks SMTP as it is told and returns the id that a message was taken
+// under.
+func raw(t *testing.T, at string, commands ...string) string {
+	t.Helper()
 	c, err := textproto.Dial("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	var said string
-	for _, line := range []string{
-		"", "EHLO client.example\r\n", "MAIL FROM:<" + from + ">\r\n", "RCPT TO:<" + to + ">\r\n",
-		fmt.Sprintf("BDAT %d LAST\r\n%s", len(message), message),
-	} {
-		c.W.WriteString(line)
+	for i, line := range append([]string{"", "EHLO client.example"}, commands...) {
+		if i > 0 {
+			c.W.WriteString(line)
+			if !strings.HasPrefix(line, "BDAT") {
+				c.W.WriteString("\r\n")
+			}
+		}
 		if err := c.W.Flush(); err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,13 +19,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/emersion/go-smtp"
 	"github.com/google/go-cmp/cmp"
 )
 
-// What the end-to-end tests share: casegate as a process of its own (gate), a
-// real next hop that keeps every byte it gets (nextHop), and the records as the
-// contract names them, read without casegate's own types.
+// What the end-to-end tests share: casegate as a process of its own (gate), and
+// the records as the contract names them, read without casegate's own types.
 
 // built is the program, built once for all tests. TestMain removes the folder
 // where it lies. A test binary with the race detector gets a program with it.
@@ -117,7 +114,7 @@ func (g *gate) write(name string, text []byte) string {
 func (g *gate) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(g.program, args...)
 	cmd.Dir = g.dir
-	cmd.Env = append(cleanEnv(), "CASEGATE_ALLOW_VOLATILE=1")
+	cmd.Env = append(cleanEnv(), "CASEGATE_ALLOW_VOLATILE=1", "GORACE=atexit_sleep_ms=0")
 	return cmd
 }
 
@@ -328,7 +325,7 @@ type (
 		Subject           string
 		Case              *uint64
 		Exception         *string
-		Identity          string
+		Class, Identity   string
 		Flags             []string
 		Parties           []shownParty
 		Links             []shownPerson
@@ -373,147 +370,6 @@ func (m shownMessage) linked() []string {
 	return list
 }
 
-// nextHop is a real SMTP server that keeps each message as it came on the
-// wire.
-type nextHop struct {
-	t    testing.TB
-	url  string
-	mu   sync.Mutex
-	got  []arrived
-	more chan struct{}
-}
-
-// arrived is one message that a next hop took.
-type arrived struct {
-	from string
-	to   []string
-	wire []byte // behind DATA, as it came: dots doubled, the final one included
-	eml
-}
-
-func startHop(t testing.TB) *nextHop {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	h := &nextHop{t: t, url: "smtp://" + ln.Addr().String(), more: make(chan struct{}, 1)}
-	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
-		return &hopSession{hop: h, tap: c.Conn().(*tap)}, nil
-	}))
-	server.Domain, server.MaxMessageBytes = "next-hop.example", 64<<20
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.Serve(tapped{ln})
-	}()
-	t.Cleanup(func() { server.Close(); <-done })
-	return h
-}
-
-// take waits for a message with this Subject and returns it, each one once.
-func (h *nextHop) take(t testing.TB, subject string) arrived {
-	t.Helper()
-	late := time.After(20 * time.Second)
-	for {
-		if m, ok := h.find(subject); ok {
-			return m
-		}
-		select {
-		case <-h.more:
-		case <-late:
-			t.Fatalf("the next hop did not get %q", subject)
-		}
-	}
-}
-
-func (h *nextHop) find(subject string) (arrived, bool) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	i := slices.IndexFunc(h.got, func(m arrived) bool { return m.get("Subject") == subject })
-	if i < 0 {
-		return arrived{}, false
-	}
-	m := h.got[i]
-	h.got = slices.Delete(h.got, i, i+1)
-	return m, true
-}
-
-// left is how many messages came that nobody took.
-func (h *nextHop) left() int {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return len(h.got)
-}
-
-type hopSession struct {
-	hop *nextHop
-	tap *tap
-	msg arrived
-}
-
-func (s *hopSession) Reset()        { s.msg = arrived{} }
-func (s *hopSession) Logout() error { return nil }
-
-func (s *hopSession) Mail(from string, _ *smtp.MailOptions) error {
-	s.msg.from = from
-	return nil
-}
-
-func (s *hopSession) Rcpt(to string, _ *smtp.RcptOptions) error {
-	s.msg.to = append(s.msg.to, to)
-	return nil
-}
-
-func (s *hopSession) Data(r io.Reader) error {
-	read, err := io.ReadAll(r)
-	if err != nil {
-		return err
-	}
-	s.msg.wire = s.tap.data()
-	undotted := bytes.ReplaceAll(append([]byte("\n"), bytes.TrimSuffix(s.msg.wire, []byte(".\r\n"))...), []byte("\n."), []byte("\n"))[1:]
-	if !bytes.Equal(read, undotted) {
-		s.hop.t.Errorf("the next hop read other bytes than stand on the wire:\n%q\n%q", read, s.msg.wire)
-	}
-	s.msg.eml = parseEML(undotted)
-	s.hop.mu.Lock()
-	s.hop.got = append(s.hop.got, s.msg)
-	s.hop.mu.Unlock()
-	select {
-	case s.hop.more <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// tap keeps what a connection brings in.
-type tap struct {
-	net.Conn
-	in lockedBuffer
-}
-
-type tapped struct{ net.Listener }
-
-func (l tapped) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	return &tap{Conn: c}, err
-}
-
-func (t *tap) Read(p []byte) (int, error) {
-	n, err := t.Conn.Read(p)
-	t.in.Write(p[:n])
-	return n, err
-}
-
-// data is what came behind the last DATA, up to the end of data (RFC 5321
-// §4.1.1.4); called when that has been read.
-func (t *tap) data() []byte {
-	_, data, _ := strings.Cut(t.in.String(), "\r\nDATA\r\n")
-	data, _, _ = strings.Cut(data, "\r\n.\r\n") // a QUIT may follow
-	t.in.Reset()
-	return []byte(data + "\r\n.\r\n")
-}
-
 // lockedBuffer is a bytes.Buffer for several goroutines.
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -536,57 +392,6 @@ func (l *lockedBuffer) Reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.b.Reset()
-}
-
-// eml is a message as bytes, its header split at the plainest: a line that
-// begins with white space belongs to the field before it.
-type eml struct {
-	raw    []byte
-	fields []string // with their CRLF
-	body   []byte   // behind the empty line
-}
-
-func parseEML(raw []byte) eml {
-	header, body, _ := bytes.Cut(raw, []byte("\r\n\r\n"))
-	m := eml{raw: raw, body: body}
-	for line := range strings.SplitAfterSeq(string(header)+"\r\n", "\n") {
-		switch n := len(m.fields); {
-		case line == "":
-		case n > 0 && (line[0] == ' ' || line[0] == '\t'):
-			m.fields[n-1] += line
-		default:
-			m.fields = append(m.fields, line)
-		}
-	}
-	return m
-}
-
-// named returns the fields of a name as they stand there.
-func (m eml) named(name string) (list []string) {
-	for _, f := range m.fields {
-		if n, _, _ := strings.Cut(f, ":"); strings.EqualFold(strings.TrimRight(n, " \t"), name) {
-			list = append(list, f)
-		}
-	}
-	return list
-}
-
-// get returns the unfolded value of the first field of a name.
-func (m eml) get(name string) string {
-	list := m.named(name)
-	if len(list) == 0 {
-		return ""
-	}
-	_, v, _ := strings.Cut(list[0], ":")
-	return strings.TrimSpace(strings.ReplaceAll(v, "\r\n", ""))
-}
-
-// without is the header's fields but those of these names.
-func (m eml) without(names ...string) []string {
-	return slices.DeleteFunc(slices.Clone(m.fields), func(f string) bool {
-		name, _, _ := strings.Cut(f, ":")
-		return slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) })
-	})
 }
 
 func hexSum(b []byte) string {
