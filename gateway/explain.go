@@ -32,35 +32,33 @@ func Explain(ctx context.Context, o Options, env *Envelope, eml io.Reader, excep
 	var e Explained
 	err := o.Store.View(ctx, func(r store.Reader) error {
 		if env.Role == RoleOutbound {
-			d, err := explainOutbound(r, o, resolver.Submission{Mail: mail, Setting: "send_as", SubmitHash: submitHash(env, s)}, except)
+			d, err := decideOutbound(leftOut{r, except}, resolver.Submission{Mail: mail, Setting: "send_as"}, o.Settings)
 			e.Outbound = &d
 			return err
 		}
-		facts, err := r.Facts(resolver.Ask(mail, o.Settings))
+		facts, err := leftOut{r, except}.Facts(resolver.Ask(mail, o.Settings))
 		if err != nil {
 			return err
 		}
-		d := resolver.Inbound(mail, without(facts, except), o.Settings)
+		d := resolver.Inbound(mail, facts, o.Settings)
 		e.Inbound = &d
 		return nil
 	})
 	return e, err
 }
 
-func explainOutbound(r store.Reader, o Options, sub resolver.Submission, except store.ID) (resolver.OutboundDecision, error) {
-	facts, err := r.Facts(resolver.AskOutbound(sub, o.Settings))
-	if err != nil {
-		return resolver.OutboundDecision{}, err
-	}
-	return resolver.Outbound(sub, without(facts, except), o.Settings), nil
+// leftOut is a Reader whose facts leave out a message.
+type leftOut struct {
+	store.Reader
+	id store.ID
 }
 
-// without leaves a message out of the facts.
-func without(f store.Facts, id store.ID) store.Facts {
+func (l leftOut) Facts(q store.Query) (store.Facts, error) {
+	f, err := l.Reader.Facts(q)
 	for k, refs := range f.MessageIDs {
-		f.MessageIDs[k] = slices.DeleteFunc(slices.Clone(refs), func(r store.MessageRef) bool { return r.ID == id })
+		f.MessageIDs[k] = slices.DeleteFunc(slices.Clone(refs), func(r store.MessageRef) bool { return r.ID == l.id })
 	}
-	return f
+	return f, err
 }
 
 func headerRecipients(h message.Header) []Recipient {

@@ -51,7 +51,9 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 		return Receipt{}, err
 	}
 	a.mail, a.header = read(env, a.spool, p.Now())
-	a.mail.TrustedForm = p.trustedForm
+	if a.mail.TrustedForm = p.trustedForm; p.trustedForm {
+		p.speakFor(&a.mail, a.header)
+	}
 	var done store.Message
 	var queued bool
 	err := p.Store.Update(ctx, func(tx store.Tx) error {
@@ -70,6 +72,23 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 		p.Queued()
 	}
 	return receipt(done), nil
+}
+
+// speakFor takes the one whom a trusted form answers to for the sender: there,
+// and nowhere else, Reply-To stands for From (rules §4).
+func (p *inbound) speakFor(m *resolver.Mail, h message.Header) {
+	fields := h.Named("Reply-To")
+	if len(fields) != 1 {
+		return
+	}
+	list, unread := message.ParseListAll(fields[0].Value())
+	if len(list) != 1 || len(unread) > 0 || !list[0].Clean() {
+		return
+	}
+	if _, own := p.Settings.Own(list[0].Address); !own {
+		m.Author = addressOf(list[0])
+		m.From = []resolver.Address{*m.Author}
+	}
 }
 
 func receipt(m store.Message) Receipt {
@@ -174,10 +193,10 @@ func (a arrival) message(d resolver.InboundDecision) store.Message {
 		ID: a.mail.ID, MessageID: a.mail.MessageID, DerivedID: a.mail.DerivedID,
 		Direction: store.Incoming, Exception: d.Exception, Subject: a.mail.Subject,
 		Class: string(d.Class), Identity: string(d.Identity), Flags: d.Flags,
-		ThreadIndex: a.header.Get("Thread-Index"), CorrelationMethod: d.Method,
-		Related: d.Related, Parties: d.Parties, Links: d.Links, Decision: d.Decision,
+		ThreadIndex: threadIndexOf(a.header), CorrelationMethod: d.Method,
+		Internal: d.Internal, Related: d.Related, Parties: d.Parties, Links: d.Links, Decision: d.Decision,
 		Envelope: envelopeRecord(a.env, a.mail), Mailboxes: d.Mailboxes,
-		ReceivedAt: a.mail.Received, ContentHash: a.mail.ContentHash,
+		ReceivedAt: a.mail.Received, ContentHash: a.mail.ContentHash, SubmitHash: a.mail.SubmitHash,
 	}
 	if from, ok := a.mail.Sender(); ok {
 		m.From = from.Address
@@ -202,11 +221,12 @@ func (p *inbound) handOn(tx store.Tx, a arrival, m store.Message) (bool, error) 
 	if m.Case == 0 {
 		return false, nil
 	}
-	var to []string
-	for _, r := range m.Envelope.Recipients {
-		r = p.Settings.WithoutToken(r)
-		if p.Route(RoleInbound, m.Envelope.From, r) && !slices.Contains(to, r) {
-			to = append(to, r)
+	var to []store.Recipient
+	for _, r := range a.env.Recipients {
+		address := p.Settings.WithoutToken(r.Path.String())
+		again := slices.ContainsFunc(to, func(t store.Recipient) bool { return t.Address == address })
+		if !again && p.Route(RoleInbound, m.Envelope.From, address) {
+			to = append(to, r.mailedAs(address))
 		}
 	}
 	if len(to) == 0 {
@@ -216,6 +236,6 @@ func (p *inbound) handOn(tx store.Tx, a arrival, m store.Message) (bool, error) 
 		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleInbound), Mailbox: m.Mailboxes[0],
 		From: m.Envelope.From, Submitter: m.Envelope.From, SMTPUTF8: a.env.SMTPUTF8,
 		RET: a.env.RET, EnvID: a.env.EnvID,
-		Recipients: recipients(a.env.Recipients, to), State: store.Queued, Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,
+		Recipients: to, State: store.Queued, Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"io"
 	"time"
+	"unicode/utf8"
 
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
@@ -19,24 +20,26 @@ const maxHops = 100
 // read turns a spooled message into what the rules know of it.
 func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header) {
 	h := message.Parse(clean(s.header))
+	people := addresses{h: h, left: maxAddresses}
 	m := resolver.Mail{
 		ID: store.NewID(), NewCase: store.NewID(), NewContact: store.NewID(), Received: now,
 		EnvelopeFrom: env.From.String(), Header: h,
-		From: addresses(h, "From"), To: addresses(h, "To"), CC: addresses(h, "Cc"), BCC: addresses(h, "Bcc"),
-		Subject:    message.Decode(h.Get("Subject")),
+		From: people.read("From"), To: people.read("To"), CC: people.read("Cc"), BCC: people.read("Bcc"),
+		Subject:    short(message.Decode(h.Get("Subject"))),
 		InReplyTo:  ids(h, "In-Reply-To"),
 		References: ids(h, "References"),
 	}
 	for _, r := range env.Recipients {
 		m.Recipients = append(m.Recipients, r.Path.String())
 	}
+	m.Omitted = people.omitted
 	if author, n := message.From(h); n == 1 {
-		m.Author = &resolver.Address{Name: author.Name, Address: author.Address}
+		m.Author = addressOf(author)
 	}
 	if own := ids(h, "Message-ID"); len(own) > 0 {
 		m.MessageID = own[0]
 	}
-	m.ContentHash = contentHash(h, s)
+	m.ContentHash, m.SubmitHash = contentHash(h, s), submitHash(env, s)
 	if m.MessageID == "" {
 		m.DerivedID = "derived." + m.ContentHash
 		if s.size == int64(len(s.header)) { // without a body the whole header is what it says
@@ -65,12 +68,46 @@ func clean(block []byte) []byte {
 	return block
 }
 
-func addresses(h message.Header, name string) []resolver.Address {
-	var list []resolver.Address
-	for _, b := range listed(h, name) {
-		list = append(list, resolver.Address{Name: b.box.Name, Address: b.box.Address})
+// What a stranger writes must not decide how much work and record a decision
+// makes.
+const (
+	maxAddresses = 1000 // of a header that are read
+	maxText      = 998  // bytes of a subject or display name: a line
+)
+
+// addresses reads the address fields of a header until it has enough.
+type addresses struct {
+	h       message.Header
+	left    int
+	omitted int
+}
+
+// read returns the mailboxes of all fields with a name, in order.
+func (a *addresses) read(name string) (list []resolver.Address) {
+	for _, f := range a.h.Named(name) {
+		boxes := message.ParseList(f.Value())
+		n := min(len(boxes), a.left)
+		a.left, a.omitted = a.left-n, a.omitted+len(boxes)-n
+		for _, box := range boxes[:n] {
+			list = append(list, *addressOf(box))
+		}
 	}
 	return list
+}
+
+func addressOf(m message.Mailbox) *resolver.Address {
+	return &resolver.Address{Name: short(m.Name), Address: m.Address}
+}
+
+func short(s string) string {
+	if len(s) <= maxText {
+		return s
+	}
+	end := maxText
+	for end > 0 && !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
 }
 
 func ids(h message.Header, name string) []string {

@@ -1,12 +1,15 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"time"
 
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
@@ -51,15 +54,13 @@ func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receip
 	}
 	a.sub.Mail, a.header = read(env, a.spool, p.Now())
 	a.sub.SendAs, a.sub.Setting = p.sendAs, p.setting
-	a.sub.SubmitHash = submitHash(env, a.spool)
 	var done store.Message
 	var queued bool
 	err := p.Store.Update(ctx, func(tx store.Tx) error {
-		facts, err := tx.Facts(resolver.AskOutbound(a.sub, p.Settings))
+		d, err := decideOutbound(tx, a.sub, p.Settings)
 		if err != nil {
 			return err
 		}
-		d := resolver.Outbound(a.sub, facts, p.Settings)
 		done, queued, err = p.record(tx, a, d)
 		return err
 	})
@@ -70,6 +71,45 @@ func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receip
 		p.Queued()
 	}
 	return receipt(done), nil
+}
+
+// decideOutbound asks all that a submission's decision needs to know, and
+// makes it.
+func decideOutbound(r store.Reader, sub resolver.Submission, s resolver.Settings) (d resolver.OutboundDecision, err error) {
+	facts, err := r.Facts(resolver.AskOutbound(sub, s))
+	if err != nil {
+		return d, err
+	}
+	if more := resolver.AskMore(facts); len(more) > 0 {
+		others, err := r.Facts(store.Query{Addresses: more})
+		if err != nil {
+			return d, err
+		}
+		maps.Copy(facts.Holders, others.Holders)
+	}
+	if sub.Openers, err = openers(r, facts.Cases, sub.Received); err != nil {
+		return d, err
+	}
+	return resolver.Outbound(sub, facts, s), nil
+}
+
+// openers tells who opened those cases whose customer has no address.
+func openers(r store.Reader, cases map[uint64]store.CaseFacts, now time.Time) (map[uint64]string, error) {
+	found := map[uint64]string{}
+	for n, c := range cases {
+		held := func(e store.EmailAddress) bool { return c.Customer.HeldAt(store.Key(e.Address), now) }
+		if slices.ContainsFunc(c.Customer.EmailAddresses, held) {
+			continue
+		}
+		first, _, err := r.Messages(store.MessageFilter{Case: n}, store.Page{Limit: 1})
+		if err != nil {
+			return nil, err
+		}
+		if len(first) > 0 && first[0].Direction == store.Incoming {
+			found[n] = first[0].From
+		}
+	}
+	return found, nil
 }
 
 // submitHash tells a repeated submission: same peer, envelope and raw bytes.
@@ -103,8 +143,10 @@ func (p *outbound) record(tx store.Tx, a submission, d resolver.OutboundDecision
 		}
 	}
 	m := a.message(d, p.Settings)
-	received, apart := cutBcc(message.Parse(a.spool.header))
-	sent := rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, a.threadIndex(d))
+	index := a.threadIndex(d)
+	m.ThreadIndex = cmp.Or(m.ThreadIndex, index)
+	received, apart := cutBcc(a.spool.header)
+	sent := rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
 	var err error
 	if m.Archived, err = archived(a.env, a.spool, sent); err != nil {
 		return m, false, err
@@ -135,7 +177,7 @@ func (a submission) message(d resolver.OutboundDecision, s resolver.Settings) st
 		CorrelationMethod: d.Method, Parties: d.Parties, Links: d.Links, Decision: d.Decision,
 		Envelope: envelopeRecord(a.env, sub.Mail), ReceivedAt: sub.Received,
 		ContentHash: sub.ContentHash, SubmitHash: sub.SubmitHash,
-		References: d.References, ThreadIndex: a.header.Get("Thread-Index"),
+		References: d.References, ThreadIndex: threadIndexOf(a.header),
 	}
 	if m.MessageID == "" && d.Token != "" {
 		m.MessageID = resolver.MessageID(d.Token, s.Hostname)
@@ -153,7 +195,7 @@ func (a submission) message(d resolver.OutboundDecision, s resolver.Settings) st
 // threadIndex extends the parent's Thread-Index, so that Outlook keeps the
 // thread (rule O13).
 func (a submission) threadIndex(d resolver.OutboundDecision) string {
-	if d.Parent == nil {
+	if d.Parent == nil || len(a.header.Named("Thread-Index")) > 0 {
 		return ""
 	}
 	return childThreadIndex(d.Parent.ThreadIndex, a.sub.Received)

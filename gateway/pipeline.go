@@ -88,8 +88,12 @@ func recipients(list []Recipient, to []string) []store.Recipient {
 	}
 	out := make([]store.Recipient, 0, len(to))
 	for _, address := range to {
-		r := given[store.Key(address)]
-		out = append(out, store.Recipient{Address: address, Notify: r.Notify, ORcpt: r.ORCPT, State: store.Queued})
+		out = append(out, given[store.Key(address)].mailedAs(address))
 	}
 	return out
+}
+
+// mailedAs is the outbox's part of a recipient, under the address that goes on.
+func (r Recipient) mailedAs(address string) store.Recipient {
+	return store.Recipient{Address: address, Notify: r.Notify, ORcpt: r.ORCPT, State: store.Queued}
 }

@@ -1,29 +1,38 @@
 package gateway
 
 import (
+	"bytes"
 	"fmt"
 	"net/mail"
+	"slices"
 	"strings"
 
+	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
 // rewrite returns the header block of a submission as it is sent: party lists
-// by the decision, the token in its carriers, no Bcc, all else as it came
-// (rules O1-O13). The MAIL FROM carrier is the caller's.
+// by the decision, the token in its carriers, no Bcc, no signature that this
+// breaks, all else as it came (rules O1-O13). The MAIL FROM carrier is the
+// caller's.
 func rewrite(h message.Header, d resolver.OutboundDecision, received string, s resolver.Settings, threadIndex string) []byte {
 	e := message.NewEditor(h)
 	e.Prepend("Received", received)
 	for _, f := range h.Fields() {
-		if hidden(f) || d.Token != "" && control(f.Name) {
+		if hidden(f) || d.Token != "" && unsent(f) {
 			e.Remove(f)
 		}
 	}
-	if d.Token == "" {
-		return e.Bytes()
+	if d.Token != "" {
+		stampOutbound(e, h, d, s, threadIndex)
 	}
+	removeBrokenSignatures(e, h)
+	return e.Bytes()
+}
+
+func stampOutbound(e *message.Editor, h message.Header, d resolver.OutboundDecision, s resolver.Settings, threadIndex string) {
 	rewriteList(e, h, "To", store.RoleTo, d.Entries)
 	rewriteList(e, h, "Cc", store.RoleCC, d.Entries)
 	if d.From != "" {
@@ -31,35 +40,83 @@ func rewrite(h message.Header, d resolver.OutboundDecision, received string, s r
 	}
 	set(e, h, "Reply-To", resolver.PlusAddress(d.Mailbox, d.Token))
 	set(e, h, "References", "<"+strings.Join(d.References, "> <")+">")
-	if len(h.Values("Message-ID")) == 0 {
-		e.Append("Message-ID", "<"+resolver.MessageID(d.Token, s.Hostname)+">")
+	if len(ids(h, "Message-ID")) == 0 {
+		set(e, h, "Message-ID", "<"+resolver.MessageID(d.Token, s.Hostname)+">")
 	}
-	if threadIndex != "" && len(h.Values("Thread-Index")) == 0 {
+	if threadIndex != "" {
 		e.Append("Thread-Index", threadIndex)
 	}
 	e.Append("X-Case-Ref", d.Token)
-	return e.Bytes()
+}
+
+// unsent reports whether a field is none of the recipients' business: what
+// steers us, and lists of people that no rule has looked at.
+func unsent(f message.Field) bool {
+	switch name := strings.ToLower(f.Name); name {
+	case "resent-to", "resent-cc", "mail-followup-to", "mail-reply-to":
+		return true
+	default:
+		return strings.HasPrefix(name, "x-case-")
+	}
+}
+
+// removeBrokenSignatures takes out the DKIM signatures that cover a field which
+// the edits so far change: no signature is better than a wrong one.
+func removeBrokenSignatures(e *message.Editor, h message.Header) {
+	signatures := h.Named("DKIM-Signature")
+	if len(signatures) == 0 {
+		return
+	}
+	before, after := valuesByName(h), valuesByName(message.Parse(e.Bytes()))
+	changed := func(name string) bool { return !slices.Equal(before[name], after[name]) }
+	for _, f := range signatures {
+		if slices.ContainsFunc(mailauth.SignedFields(f.Text()), changed) {
+			e.Remove(f)
+		}
+	}
+}
+
+func valuesByName(h message.Header) map[string][]string {
+	values := map[string][]string{}
+	for _, f := range h.Fields() {
+		name := strings.ToLower(f.Name)
+		values[name] = append(values[name], f.Text())
+	}
+	return values
 }
 
 func hidden(f message.Field) bool {
 	return strings.EqualFold(f.Name, "Bcc") || strings.EqualFold(f.Name, "Resent-Bcc")
 }
 
-// cutBcc returns the header block without its Bcc fields, and those with their
+// cutBcc returns a header block without its Bcc fields, and those with their
 // places: they are archived apart (rule O10).
-func cutBcc(h message.Header) ([]byte, []store.Apart) {
-	e := message.NewEditor(h)
-	var apart []store.Apart
-	for _, f := range h.Fields() {
+func cutBcc(block []byte) (rest []byte, apart []store.Apart) {
+	from := 0
+	for _, f := range message.Parse(lineFeeds(block)).Fields() {
 		if hidden(f) {
-			e.Remove(f)
-			apart = append(apart, store.Apart{Offset: f.Span().Start, Bytes: []byte(f.Raw())})
+			span := f.Span()
+			rest = append(rest, block[from:span.Start]...)
+			apart = append(apart, store.Apart{Offset: span.Start, Bytes: bytes.Clone(block[span.Start:span.End])})
+			from = span.End
 		}
 	}
 	if apart == nil {
-		return h.Bytes(), nil
+		return block, nil
 	}
-	return e.Bytes(), apart
+	return append(rest, block[from:]...), apart
+}
+
+// lineFeeds makes every CR without LF the line end it will be sent as; no byte
+// moves.
+func lineFeeds(block []byte) []byte {
+	block = bytes.Clone(block)
+	for i, c := range block {
+		if c == '\r' && (i+1 == len(block) || block[i+1] != '\n') {
+			block[i] = '\n'
+		}
+	}
+	return block
 }
 
 // set gives a field one value, where it stands or at the end.
@@ -116,7 +173,8 @@ func rewriteList(e *message.Editor, h message.Header, name string, role store.Ro
 		l := list{field: f, boxes: boxes, entries: kept[:len(boxes)]}
 		kept = kept[len(boxes):]
 		switch {
-		case len(unread) > 0 || l.stays() == 0:
+		case len(boxes) == 0 && len(unread) == 0 && len(added) == 0: // undisclosed-recipients:;
+		case len(unread) > 0 || l.stays() == 0 || len(added) > 0 && l.grouped():
 			l.rebuild(e, added)
 		default:
 			l.splice(e, added)
@@ -158,6 +216,11 @@ func (l list) stays() (n int) {
 		}
 	}
 	return n
+}
+
+// grouped: what is added behind the entries would become part of a group.
+func (l list) grouped() bool {
+	return slices.ContainsFunc(l.boxes, func(b message.Mailbox) bool { return b.Group != "" })
 }
 
 // splice changes the bytes of the entries that change, and no others.
@@ -216,6 +279,6 @@ func shown(name, address string) string {
 	if name == "" {
 		return address
 	}
-	phrase, _, _ := strings.Cut((&mail.Address{Name: name, Address: "x@x"}).String(), " <x@x>")
+	phrase := strings.TrimSuffix((&mail.Address{Name: name, Address: "x@x"}).String(), " <x@x>")
 	return fmt.Sprintf("%s <%s>", phrase, address)
 }

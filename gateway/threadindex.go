@@ -5,7 +5,19 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"time"
+
+	"github.com/casegate/casegate/gateway/message"
 )
+
+// maxThreadIndex is the longest that is kept, and extended: it must fit a line.
+const maxThreadIndex = 900
+
+func threadIndexOf(h message.Header) string {
+	if v := h.Get("Thread-Index"); len(v) <= maxThreadIndex {
+		return v
+	}
+	return ""
+}
 
 // childThreadIndex appends one response level to a parent's Thread-Index, as
 // Outlook does ([MS-OXOMSG] 2.2.1.3): a header of 22 bytes, then 5 bytes for

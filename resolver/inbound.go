@@ -41,6 +41,7 @@ type InboundDecision struct {
 	Flags      []string
 	Mailboxes  []string
 	Parties    []store.Party
+	Internal   bool // it answers a consult (rule O0)
 	Links      []store.Link
 	Linked     []store.Contact // what Links expand to now
 	Unresolved []string        // addresses left unresolved
@@ -61,6 +62,7 @@ type cell struct {
 	class     Class
 	duplicate bool
 	late      bool // resolved, and outside the reopen window or limiter
+	consult   bool // it answers an internal consultation
 }
 
 // Words of the table.
@@ -97,7 +99,7 @@ func inboundTable() []inboundRow {
 		{"I14", "an automatic reply on a case", func(c cell) bool { return c.onCase() && c.is(AutoReply) }, (*inbound).linkOnly},
 		{"I15", "an automatic reply about no case", func(c cell) bool { return c.is(AutoReply) }, except("orphan-auto-reply")},
 		{"I16", "a message on an active case", func(c cell) bool { return c.known(store.Active) }, (*inbound).link},
-		{"I17", "a person writes on a resolved case in time", func(c cell) bool { return c.known(store.Resolved) && c.is(Human) && !c.late }, (*inbound).reopen},
+		{"I17", "a person writes on a resolved case in time", func(c cell) bool { return c.known(store.Resolved) && c.is(Human) && !c.late && !c.consult }, (*inbound).reopen},
 		{"I18", "a message on a resolved case, too late or not by a person", func(c cell) bool { return c.known(store.Resolved) }, (*inbound).linkLate},
 		{"I19", "a message on a cancelled case", func(c cell) bool { return c.known(store.Cancelled) }, (*inbound).linkCancelled},
 		{"I20", "the directory cannot be asked", func(cell) bool { return false }, nil},
@@ -115,11 +117,15 @@ func Inbound(m Mail, f store.Facts, s Settings) InboundDecision {
 	in := &inbound{mail: m, facts: f, settings: s}
 	in.class, in.classSign = classify(m, f, s)
 	in.note("class %s: %s", in.class, in.classSign)
+	if m.Omitted > 0 {
+		in.note("%d addresses of the header are left out: it has too many", m.Omitted)
+	}
 	in.sender = identify(m, f, s, &in.trace)
 	if m.TrustedForm && in.unknownAssertion() {
 		return in.refuse()
 	}
 	in.tracking = track(m, f, s, in.sender.participant(), &in.trace)
+	in.consult = in.tracking.consult && !in.tracking.found.Customer.HeldAt(in.sender.participant(), m.Received)
 	in.state = in.tracking.found.Case.State
 	in.late = in.isLate()
 	in.original, in.cell.duplicate = in.repeats()
@@ -176,12 +182,22 @@ func (in *inbound) repeats() (store.MessageRef, bool) {
 	}
 	for _, ref := range in.facts.MessageIDs[id] {
 		fresh := in.mail.Received.Sub(ref.ReceivedAt) <= in.settings.DedupeWindow
-		elsewhere := in.tracking.onCase() && in.tracking.found.Case.Number != ref.Case
-		if ref.Own && ref.Direction == store.Incoming && fresh && !elsewhere && ref.ContentHash == in.mail.ContentHash {
+		same := ref.Own && ref.Direction == store.Incoming && ref.ContentHash == in.mail.ContentHash
+		if same && fresh && !in.leadsElsewhere(ref) {
 			return ref, true
 		}
 	}
 	return store.MessageRef{}, false
+}
+
+// leadsElsewhere: the evidence names another case than that of the message
+// here already. The same hand-over again bears the same evidence.
+func (in *inbound) leadsElsewhere(ref store.MessageRef) bool {
+	if !in.tracking.onCase() || ref.SubmitHash != "" && ref.SubmitHash == in.mail.SubmitHash {
+		return false
+	}
+	c, ok := followMerges(in.facts, ref.Case)
+	return !ok || c.Case.Number != in.tracking.found.Case.Number
 }
 
 // isLate: outside the reopen window, or reopened by mail often enough today.

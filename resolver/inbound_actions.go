@@ -22,6 +22,9 @@ func (in *inbound) linkOnly() {
 	in.d.Action = Link
 	in.join()
 	in.note("linked to case %d, whose state stays %s", in.d.Case.Number, in.d.Case.State)
+	if in.d.Internal = in.consult; in.consult {
+		in.note("it answers an internal consultation: internal, and nobody new is made a contact")
+	}
 }
 
 func (in *inbound) link() {
@@ -59,16 +62,17 @@ func (in *inbound) join() {
 
 // newcomer mints a guest as sender when a person nobody knows writes on a case.
 func (in *inbound) newcomer() {
-	if !in.is(Human) || in.from(Forged) || !in.sender.single || in.sender.matches() > 0 {
+	if in.consult || !in.is(Human) || in.from(Forged) || !in.sender.single || in.sender.matches() > 0 || in.sender.vouched() {
 		return
 	}
 	in.mint(false)
 	in.note("new guest %s: nobody has the sender's address", in.sender.address.Address)
 }
 
-func (s sender) matches() int {
-	return len(s.holders.Contacts) + len(s.holders.Accounts) + len(s.holders.Agents)
-}
+func (s sender) matches() int { return matches(s.holders) }
+
+// vouched: a trusted form says which contact it is.
+func (s sender) vouched() bool { return s.identity == Asserted && s.contact.ID != (store.ID{}) }
 
 func (in *inbound) openUnverified() {
 	in.mint(true)
@@ -78,7 +82,7 @@ func (in *inbound) openUnverified() {
 }
 
 func (in *inbound) openAsserted() {
-	if in.sender.contact.ID == (store.ID{}) {
+	if !in.sender.vouched() {
 		in.openGuest()
 		return
 	}

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,9 +12,9 @@ import (
 // Submission is a message given to the smarthost, and by whom.
 type Submission struct {
 	Mail
-	SendAs     []string // addresses the submitter may put in From; empty: every mailbox
-	Setting    string   // where SendAs is set, for the refusal
-	SubmitHash string   // of peer, envelope and raw bytes
+	SendAs  []string          // addresses the submitter may put in From; empty: every mailbox
+	Setting string            // where SendAs is set, for the refusal
+	Openers map[uint64]string // who opened a case, where its customer has no address (O4)
 }
 
 // Mode tells an answer to the customer from an internal consultation (O0).
@@ -29,13 +30,22 @@ const (
 // the given header or envelope.
 type Entry struct {
 	Given   store.Role // field it stood in; BCC: envelope or Bcc only; empty: inserted
-	Index   int        // its place among the given field's addresses
 	Field   store.Role // field it is shown in; BCC: delivered unseen; empty: dropped
 	Bare    bool       // shown as the address alone, without a name
 	Name    string     // shown with this name instead of the given one
 	Address Address
-	Deliver bool // stands in the final envelope
+	Path    string // the address as RCPT TO gave it, which is what is mailed
+	Deliver bool   // stands in the final envelope
 	Party   store.Party
+}
+
+// called is the address for a sentence that people read; of a blind copy they
+// learn nothing.
+func (e Entry) called() string {
+	if e.Given == store.RoleBCC {
+		return "a blind recipient's address"
+	}
+	return e.Address.Address
 }
 
 func (e Entry) dropped() bool { return e.Field == "" }
@@ -72,7 +82,7 @@ func (d OutboundDecision) Recipients() []string {
 	var to []string
 	for _, e := range d.Entries {
 		if e.Deliver && e.Field != "" {
-			to = append(to, e.Address.Address)
+			to = append(to, cmp.Or(e.Path, e.Address.Address))
 		}
 	}
 	return to
@@ -86,7 +96,7 @@ type outbound struct {
 	settings Settings
 	found    store.CaseFacts
 	cased    bool
-	inserted bool // O4 applied
+	inserted string // key of the address that O4 added
 	d        OutboundDecision
 }
 
@@ -212,7 +222,7 @@ func (o *outbound) track() tracking {
 		return t
 	}
 	for _, c := range unsigned(o.sub.Mail) {
-		for _, ref := range o.facts.MessageIDs[c.id] {
+		for _, ref := range leads(o.facts, c.id) {
 			if found, ok := followMerges(o.facts, ref.Case); ok {
 				o.note("a Message-ID it answers is on case %d", found.Case.Number)
 				return tracking{outcome: T2, method: c.method, found: found}
@@ -233,18 +243,23 @@ func (o *outbound) track() tracking {
 // given lists the recipients as they came: those of the header, then those of
 // the envelope that no visible field shows.
 func (o *outbound) given() *Refusal {
-	envelope := map[string]bool{}
+	if o.cased && o.sub.Omitted > 0 {
+		o.note("refused: the header shows %d addresses too many", o.sub.Omitted)
+		return &Refusal{550, [3]int{5, 5, 3}, fmt.Sprintf("the header shows %d addresses too many", o.sub.Omitted)}
+	}
+	envelope := map[string]string{}
 	for _, r := range o.sub.Recipients {
-		envelope[store.Key(r)] = true
+		envelope[store.Key(r)] = r
 	}
 	shown := map[string]bool{}
 	for _, f := range []struct {
 		role store.Role
 		list []Address
 	}{{store.RoleTo, o.sub.To}, {store.RoleCC, o.sub.CC}} {
-		for i, a := range f.list {
+		for _, a := range f.list {
+			path, deliver := envelope[a.Key()]
 			shown[a.Key()] = true
-			o.d.Entries = append(o.d.Entries, Entry{Given: f.role, Field: f.role, Index: i, Address: a, Deliver: envelope[a.Key()]})
+			o.d.Entries = append(o.d.Entries, Entry{Given: f.role, Field: f.role, Address: a, Path: path, Deliver: deliver})
 		}
 	}
 	for _, r := range o.sub.Recipients {
@@ -262,18 +277,19 @@ func (o *outbound) stamp() *Refusal {
 		return nil
 	}
 	var err, err2 error
-	o.d.Token, err = Sign(o.facts.Installation, o.d.Case.Number, o.d.Ordinal)
+	o.d.Token, err = Token{Case: o.d.Case.Number, Ordinal: o.d.Ordinal, Consult: o.d.Mode == Consult}.sign(o.facts.Installation)
 	o.d.CaseToken, err2 = Sign(o.facts.Installation, o.d.Case.Number, 0)
 	if err != nil || err2 != nil {
 		return &Refusal{554, [3]int{5, 3, 0}, "the case can take no more messages: open a new one"}
 	}
-	o.d.Mailbox = o.caseMailbox()
+	if o.d.Mailbox = o.caseMailbox(); o.d.Mailbox == "" {
+		return &Refusal{550, [3]int{5, 3, 5}, "no mailbox is configured that answers could come back to (mailboxes)"}
+	}
 	if o.settings.Sender == "mailbox" {
 		o.d.From = o.d.Mailbox
 		o.note("sender: mailbox shows %s in From", o.d.From)
 	}
-	pseudo := PseudoReference(o.d.CaseToken, o.settings.Hostname)
-	o.d.References = o.references(pseudo)
+	o.d.References = o.references(PseudoReference(o.d.CaseToken, o.settings.Hostname))
 	o.rule("O13", "stamped with the token of case %d, activity %d", o.d.Case.Number, o.d.Ordinal)
 	return nil
 }
@@ -298,27 +314,32 @@ func (o *outbound) caseMailbox() string {
 const maxReferences = 1500 // bytes of the field's value (O13)
 
 // references puts the pseudo-reference first and keeps the field within
-// bounds: the parent and the newest stay.
+// bounds: the parent and the newest stay. The pseudo-reference that the thread
+// has already stays too, whatever key or hostname it was made with.
 func (o *outbound) references(pseudo string) []string {
-	given := slices.Clone(o.sub.References)
-	for _, id := range o.sub.InReplyTo {
-		given = appendNew(given, id)
+	given := unique(slices.Concat(o.sub.References, o.sub.InReplyTo))
+	if i := slices.IndexFunc(given, o.isPseudo); i >= 0 && !strings.EqualFold(given[i], pseudo) {
+		pseudo = given[i]
 	}
-	given = slices.DeleteFunc(given, func(id string) bool { return o.isPseudo(id) })
-	left := maxReferences - len(pseudo) - 2
-	for i := len(given) - 1; i >= 0; i-- {
-		if left -= len(given[i]) + 3; left < 0 {
-			given = given[i+1:]
-			break
+	parent, left := "", maxReferences-len(pseudo)-2
+	if len(o.sub.InReplyTo) > 0 {
+		parent = o.sub.InReplyTo[0]
+		left -= len(parent) + 3
+	}
+	kept := slices.DeleteFunc(backwards(given), func(id string) bool {
+		if id == parent || o.isPseudo(id) {
+			return o.isPseudo(id)
 		}
-	}
-	return append([]string{pseudo}, given...)
+		left -= len(id) + 3
+		return left < 0
+	})
+	return append([]string{pseudo}, backwards(kept)...)
 }
 
 // isPseudo: a pseudo-reference of this case that an earlier message bore.
 func (o *outbound) isPseudo(id string) bool {
 	text, ok := idToken(id)
-	if !ok || !strings.HasPrefix(id, "case.") || verifyToken(o.facts.Installation, text) != nil {
+	if !ok || verifyToken(o.facts.Installation, text) != nil {
 		return false
 	}
 	tok, _ := readToken(text)

@@ -1,6 +1,7 @@
 package resolver
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/casegate/casegate/store"
@@ -28,8 +29,8 @@ func (o *outbound) ownAddresses() *Refusal {
 		return nil
 	}
 	o.each(func(e *Entry) {
-		if m, own := o.settings.Own(e.Address.Address); own {
-			o.drop(e, "O1", "our own mailbox %s is removed from %s", m.Address, e.Given)
+		if _, own := o.settings.Own(e.Address.Address); own {
+			o.drop(e, "O1", "%s is our own mailbox: removed from %s", e.called(), e.Given)
 		}
 	})
 	return nil
@@ -60,7 +61,10 @@ func (o *outbound) mode() *Refusal {
 	return nil
 }
 
-func (o *outbound) isCustomer(a Address) bool { return has(o.d.Customer, a.Key()) }
+func (o *outbound) isCustomer(a Address) bool {
+	key := a.Key()
+	return key == o.inserted || o.d.Customer.HeldAt(key, o.sub.Received)
+}
 
 // duplicates: the same canonical address more than once stays once, in the
 // strongest field (O2).
@@ -71,10 +75,7 @@ func (o *outbound) duplicates() *Refusal {
 	seen := map[string]bool{}
 	o.each(func(e *Entry) {
 		if seen[e.Address.Key()] {
-			field := e.Given
-			e.Field = ""
-			e.Deliver = false
-			o.rule("O2", "%s stands more than once: removed from %s", e.Address.Address, field)
+			o.drop(e, "O2", "%s stands more than once: removed from %s", e.called(), e.Given)
 			return
 		}
 		seen[e.Address.Key()] = true
@@ -87,14 +88,13 @@ func (o *outbound) customer() *Refusal {
 	if !o.cased || o.d.Mode != Reply {
 		return nil
 	}
-	var shown *Entry
+	shown := o.shownCustomer()
 	o.each(func(e *Entry) {
 		switch {
 		case !o.isCustomer(e.Address) || e.Field == store.RoleBCC:
-		case shown != nil:
+		case e != shown:
 			o.drop(e, "O3", "%s is a further address of Case.Customer: removed", e.Address.Address)
 		default:
-			shown = e
 			e.Field = store.RoleTo
 			if n := o.d.Customer.Name; n != "" && n != e.Address.Name {
 				e.Name = n
@@ -103,6 +103,17 @@ func (o *outbound) customer() *Refusal {
 		}
 	})
 	return nil
+}
+
+// shownCustomer is the entry that Case.Customer is shown by: the first that
+// the envelope has too, so that what is shown is what he gets.
+func (o *outbound) shownCustomer() (shown *Entry) {
+	o.each(func(e *Entry) {
+		if o.isCustomer(e.Address) && e.Field != store.RoleBCC && (shown == nil || e.Deliver && !shown.Deliver) {
+			shown = e
+		}
+	})
+	return shown
 }
 
 // insertCustomer: a reply reaches Case.Customer, the only addition ever (O4).
@@ -121,11 +132,21 @@ func (o *outbound) insertCustomer() *Refusal {
 	}
 	o.d.Entries = append(o.d.Entries, Entry{
 		Field: store.RoleTo, Name: o.d.Customer.Name, Deliver: true,
-		Address: Address{Name: o.d.Customer.Name, Address: address},
+		Address: Address{Name: o.d.Customer.Name, Address: address}, Path: mailable(address),
 	})
-	o.inserted = true
+	o.inserted = store.Key(address)
 	o.rule("O4", "Case.Customer was not addressed: %s is added to To", address)
 	return nil
+}
+
+// mailable is an address that no envelope gave, with the domain as DNS has it.
+func mailable(address string) string {
+	local, _, ok := cutLast(address, "@")
+	if !ok {
+		return address
+	}
+	_, domain, _ := cutLast(store.Key(address), "@")
+	return local + "@" + domain
 }
 
 func (o *outbound) customerIsIn() bool {
@@ -134,20 +155,26 @@ func (o *outbound) customerIsIn() bool {
 	})
 }
 
-// customerAddress is his last address used on the case, else his first.
+// customerAddress is his last address used on the case, else his first, else
+// that of who opened the case, unless it was once his and is no longer.
 func (o *outbound) customerAddress() string {
 	var best string
 	var last store.Usage
+	opener := o.sub.Openers[o.d.Case.Number]
 	for _, e := range o.d.Customer.EmailAddresses {
-		if !e.To.IsZero() {
+		key := store.Key(e.Address)
+		if !o.d.Customer.HeldAt(key, o.sub.Received) {
+			if key == store.Key(opener) {
+				opener = ""
+			}
 			continue
 		}
-		use, used := o.found.Used[store.Key(e.Address)]
+		use, used := o.found.Used[key]
 		if best == "" || used && use.Last.After(last.Last) {
 			best, last = e.Address, use
 		}
 	}
-	return best
+	return cmp.Or(best, opener)
 }
 
 // linkedOnly: a contact who is only linked, by an address that was never on
@@ -162,8 +189,8 @@ func (o *outbound) linkedOnly() *Refusal {
 			return
 		}
 		for _, c := range o.facts.Holders[key].Contacts {
-			if o.linked(c) {
-				o.drop(e, "O5", "%s belongs to a contact who is only linked to the case: dropped", e.Address.Address)
+			if o.onlyLinked(c) {
+				o.drop(e, "O5", "%s belongs to a contact who is only linked to the case: dropped", e.called())
 				return
 			}
 		}
@@ -171,12 +198,21 @@ func (o *outbound) linkedOnly() *Refusal {
 	return nil
 }
 
-// linked: one of the contact's addresses was used on the case.
-func (o *outbound) linked(c store.Contact) bool {
-	return slices.ContainsFunc(c.EmailAddresses, func(e store.EmailAddress) bool {
-		_, used := o.found.Used[store.Key(e.Address)]
-		return used
-	})
+// onlyLinked: addresses of the contact were used on the case, but none that is
+// his alone, so that nobody can say it was he.
+func (o *outbound) onlyLinked(c store.Contact) bool {
+	linked := false
+	for _, e := range c.EmailAddresses {
+		key := store.Key(e.Address)
+		if _, used := o.found.Used[key]; !used {
+			continue
+		}
+		if h := o.facts.Holders[key]; matches(h) == 1 && len(h.Contacts) == 1 && h.Contacts[0].ID == c.ID {
+			return false
+		}
+		linked = true
+	}
+	return linked
 }
 
 // others: everyone else by what the directory says (O6, O7, O8).
@@ -186,14 +222,14 @@ func (o *outbound) others() *Refusal {
 	}
 	o.each(func(e *Entry) {
 		h := o.facts.Holders[e.Address.Key()]
-		switch n := len(h.Contacts) + len(h.Accounts) + len(h.Agents); {
-		case o.isCustomer(e.Address):
+		switch n := matches(h); {
+		case o.isCustomer(e.Address), len(h.Agents) == 1 && n == 1:
 		case n == 1:
 			o.otherContact(e)
 		case n > 1:
-			o.unresolved(e, "O7", "%s is shared by several contacts", e.Address.Address)
+			o.unresolved(e, "O7", "%s is shared by several contacts", e.called())
 		default:
-			o.unresolved(e, "O8", "no contact has %s", e.Address.Address)
+			o.unresolved(e, "O8", "no contact has %s", e.called())
 			if _, used := o.found.Used[e.Address.Key()]; !used {
 				o.d.Flags = appendNew(o.d.Flags, "new-recipient")
 			}
@@ -204,7 +240,7 @@ func (o *outbound) others() *Refusal {
 
 // otherContact: someone else, known for certain (O6).
 func (o *outbound) otherContact(e *Entry) {
-	if o.d.Mode != Reply || e.Field == store.RoleBCC {
+	if o.d.Mode != Reply || e.Field != store.RoleTo {
 		return
 	}
 	switch o.settings.ToPolicy {
@@ -212,20 +248,18 @@ func (o *outbound) otherContact(e *Entry) {
 		o.drop(e, "O6", "%s is not Case.Customer: dropped (to_policy)", e.Address.Address)
 	case "keep":
 	default:
-		if e.Field == store.RoleTo {
-			e.Field = store.RoleCC
-			o.rule("O6", "%s is not Case.Customer: moved to Cc", e.Address.Address)
-		}
+		e.Field = store.RoleCC
+		o.rule("O6", "%s is not Case.Customer: moved to Cc", e.Address.Address)
 	}
 }
 
 // unresolved: an address that is nobody's for certain is shown as text (O7, O8).
 func (o *outbound) unresolved(e *Entry, rule, format string, args ...any) {
-	if e.Field == store.RoleBCC {
+	if o.settings.Unresolved == "drop" {
+		o.drop(e, rule, format+": dropped (unresolved)", args...)
 		return
 	}
-	if o.settings.Unresolved == "drop" && o.d.Mode == Reply {
-		o.drop(e, rule, format+": dropped (unresolved)", args...)
+	if e.Field == store.RoleBCC {
 		return
 	}
 	if e.Address.Name != "" {
@@ -258,7 +292,7 @@ func (o *outbound) originals() *Refusal {
 		if !recipient || own || p.Party.Kind != store.Unresolved || o.stands(a) {
 			continue
 		}
-		o.d.Entries = append(o.d.Entries, Entry{Field: field, Bare: true, Address: a, Deliver: true})
+		o.d.Entries = append(o.d.Entries, Entry{Field: field, Bare: true, Address: a, Path: mailable(a.Address), Deliver: true})
 		o.rule("O9", "%s was an unresolved recipient of the message answered: added to %s (unresolved_originals)", a.Address, field)
 	}
 	return nil
@@ -275,7 +309,8 @@ func (o *outbound) parent() *store.Message {
 	ids := append(slices.Clone(o.sub.InReplyTo), backwards(o.sub.References)...)
 	for _, id := range ids {
 		for _, ref := range o.facts.MessageIDs[id] {
-			if p, ok := o.facts.Parents[ref.ID]; ok && ref.Own && ref.Case == o.d.Case.Number {
+			c, onCase := followMerges(o.facts, ref.Case)
+			if p, ok := o.facts.Parents[ref.ID]; ok && ref.Own && onCase && c.Case.Number == o.d.Case.Number {
 				return &p
 			}
 		}
@@ -299,7 +334,7 @@ func (o *outbound) bcc() *Refusal {
 		return nil
 	}
 	if !o.stands(from) {
-		o.d.Entries = append(o.d.Entries, Entry{Field: store.RoleBCC, Address: from, Deliver: true})
+		o.d.Entries = append(o.d.Entries, Entry{Field: store.RoleBCC, Address: from, Path: mailable(from.Address), Deliver: true})
 		o.rule("O10", "bcc_current_user adds %s", from.Address)
 	}
 	return nil

@@ -47,43 +47,42 @@ func (in *inbound) senderParty(a Address) store.Party {
 		return (&partyList{facts: in.facts, settings: in.settings}).recipient(store.RoleSender, a)
 	case guest != nil && in.sender.single:
 		row.Party, row.Why = contactRef(*guest), "a new guest with this address"
-	case in.sender.single && has(in.d.Customer, a.Key()) && len(holders.Contacts) > 1:
-		row.Party, row.Why = contactRef(in.d.Customer), "several contacts share the address; the case's customer is one of them"
-	case in.sender.single && in.from(Asserted) && in.sender.contact.ID != (store.ID{}):
+	case in.sender.single && in.sender.vouched():
 		row.Party, row.Why = contactRef(in.sender.contact), "vouched for by the form"
+	case in.sender.single && matches(holders) > 1 && in.d.Customer.HeldAt(a.Key(), in.mail.Received):
+		row.Party, row.Why = contactRef(in.d.Customer), "several share the address; the case's customer is one of them"
 	default:
 		row.Party, row.Candidates, row.Why = resolve(holders)
-		if len(row.Candidates) > 1 {
+		if matches(holders) > 1 {
 			row.Why = "duplicate_sender_unresolved: " + row.Why
 		}
 	}
 	return row
 }
 
-func has(c store.Contact, key string) bool {
-	for _, e := range c.EmailAddresses {
-		if e.To.IsZero() && store.Key(e.Address) == key {
-			return true
-		}
-	}
-	return false
-}
-
-// partyList grows by one row per address; the first role of an address stays.
+// partyList grows by one row per address, beside the sender's; the first role
+// of an address stays.
 type partyList struct {
 	facts    store.Facts
 	settings Settings
 	rows     []store.Party
+	seen     map[seenParty]bool
+}
+
+type seenParty struct {
+	sender bool
+	key    string
 }
 
 func (p *partyList) add(row store.Party) {
-	key := store.Key(row.AddressUsed)
-	for _, r := range p.rows {
-		if r.Role != store.RoleSender && store.Key(r.AddressUsed) == key {
-			return
-		}
+	if p.seen == nil {
+		p.seen = map[seenParty]bool{}
 	}
-	p.rows = append(p.rows, row)
+	as := seenParty{row.Role == store.RoleSender, store.Key(row.AddressUsed)}
+	if !p.seen[as] {
+		p.seen[as] = true
+		p.rows = append(p.rows, row)
+	}
 }
 
 func (p *partyList) hasMailbox(m Mailbox) bool {
@@ -107,9 +106,11 @@ func (p *partyList) recipient(role store.Role, a Address) store.Party {
 	return row
 }
 
+func matches(h store.Holders) int { return len(h.Contacts) + len(h.Accounts) + len(h.Agents) }
+
 // resolve: exactly one match is the party; otherwise nobody is.
 func resolve(h store.Holders) (store.PartyRef, []store.ID, string) {
-	switch n := len(h.Contacts) + len(h.Accounts) + len(h.Agents); {
+	switch n := matches(h); {
 	case n == 0:
 		return store.PartyRef{}, nil, "no contact has this address"
 	case n > 1:
@@ -142,7 +143,7 @@ func links(rows []store.Party, f store.Facts, s Settings, guest *store.Contact) 
 			continue
 		}
 		contacts := f.Holders[key].Contacts
-		if guest != nil && has(*guest, key) {
+		if guest != nil && guest.HeldAt(key, guest.CreatedAt) {
 			contacts = append(contacts[:len(contacts):len(contacts)], *guest)
 		}
 		if len(contacts) > 0 {

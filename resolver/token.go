@@ -16,14 +16,15 @@ import (
 //
 //	1 version | 1 key id | 5 case number | 3 ordinal | 12 HMAC-SHA-256
 //
-// The HMAC covers the ten bytes before it and the installation's id.
+// The highest bit of the ordinal marks a consult (rule O0). The HMAC covers the ten bytes before it and the installation's id.
 const (
 	TokenLength  = 36
 	tokenVersion = 1
 	tokenBytes   = 22
 	signedBytes  = 10
 	maxCase      = 1<<40 - 1
-	maxOrdinal   = 1<<24 - 1
+	maxOrdinal   = 1<<23 - 1
+	consultBit   = 1 << 23
 )
 
 var tokenEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
@@ -35,6 +36,7 @@ type Token struct {
 	Key     byte
 	Case    uint64
 	Ordinal uint32
+	Consult bool // the activity is internal (rule O0)
 }
 
 // Reasons why a token is not accepted (outcome T4).
@@ -46,14 +48,22 @@ var (
 
 // Sign returns the token of an activity, signed with the newest key.
 func Sign(in store.Installation, number uint64, ordinal uint32) (string, error) {
-	if number > maxCase || ordinal > maxOrdinal {
+	return Token{Case: number, Ordinal: ordinal}.sign(in)
+}
+
+func (t Token) sign(in store.Installation) (string, error) {
+	if t.Case > maxCase || t.Ordinal > maxOrdinal {
 		return "", errOrdinal
+	}
+	ordinal := t.Ordinal
+	if t.Consult {
+		ordinal |= consultBit
 	}
 	key := in.Keys[len(in.Keys)-1]
 	var b [tokenBytes]byte
 	b[0], b[1] = tokenVersion, key.ID
 	var wide [8]byte
-	binary.BigEndian.PutUint64(wide[:], number)
+	binary.BigEndian.PutUint64(wide[:], t.Case)
 	copy(b[2:7], wide[3:])
 	binary.BigEndian.PutUint32(wide[:4], ordinal)
 	copy(b[7:10], wide[1:4])
@@ -71,7 +81,8 @@ func readToken(text string) (Token, bool) {
 	var wide [8]byte
 	copy(wide[3:], b[2:7])
 	t := Token{Key: b[1], Case: binary.BigEndian.Uint64(wide[:])}
-	t.Ordinal = uint32(b[7])<<16 | uint32(b[8])<<8 | uint32(b[9])
+	ordinal := uint32(b[7])<<16 | uint32(b[8])<<8 | uint32(b[9])
+	t.Ordinal, t.Consult = ordinal&maxOrdinal, ordinal&consultBit != 0
 	return t, true
 }
 

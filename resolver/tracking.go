@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"slices"
+	"time"
 
 	"github.com/casegate/casegate/store"
 )
@@ -46,6 +47,7 @@ type tracking struct {
 	envelope   bool // T1 by an envelope recipient (rule I3)
 	found      store.CaseFacts
 	ordinal    uint32 // of the activity answered, 0: unknown
+	consult    bool   // that activity is internal (rule O0)
 	related    []uint64
 	thirdParty bool
 }
@@ -74,13 +76,13 @@ func signed(m Mail, s Settings) []candidate {
 // unsigned lists the ids that may lead to a case by what we have seen before.
 func unsigned(m Mail) []candidate {
 	var c []candidate
-	for _, id := range m.InReplyTo {
+	for _, id := range slices.Concat(m.InReplyTo, backwards(m.References)) {
+		if len(c) == maxCandidates {
+			break
+		}
 		c = append(c, candidate{method: byForeignID, id: id})
 	}
-	for _, id := range backwards(m.References) {
-		c = append(c, candidate{method: byForeignID, id: id})
-	}
-	return firstN(c)
+	return c
 }
 
 func plusTokens(c []candidate, envelope bool, addresses []string, s Settings) []candidate {
@@ -96,7 +98,7 @@ func plusTokens(c []candidate, envelope bool, addresses []string, s Settings) []
 
 func idTokens(c []candidate, method string, ids []string) []candidate {
 	for _, id := range ids {
-		if text, ok := idToken(id); ok {
+		if text, ok := idToken(id); ok && len(c) < maxCandidates {
 			c = append(c, candidate{method: method, token: text})
 		}
 	}
@@ -124,12 +126,12 @@ func firstN(c []candidate) []candidate { return c[:min(len(c), maxCandidates)] }
 func track(m Mail, f store.Facts, s Settings, participant string, t *trace) tracking {
 	tr, bad := trackSigned(signed(m, s), f, t)
 	if tr.outcome != T1 {
-		tr = trackUnsigned(unsigned(m), f, participant, t)
+		tr = trackUnsigned(unsigned(m), f, participant, m.Received)
 	}
 	if tr.outcome == T0 && bad {
 		tr.outcome = T4
 	}
-	tr.thirdParty = tr.outcome == T1 && !isParticipant(tr.found, participant)
+	tr.thirdParty = tr.outcome == T1 && !isParticipant(tr.found, participant, m.Received)
 	explainTracking(tr, participant, t)
 	return tr
 }
@@ -151,7 +153,7 @@ func trackSigned(cs []candidate, f store.Facts, t *trace) (tr tracking, bad bool
 			t.note("the token in %s names case %d, which doesn't exist", carrierWords(c.method), tok.Case)
 			bad = true
 		case tr.outcome != T1:
-			tr = tracking{outcome: T1, method: c.method, envelope: c.envelope, found: found, ordinal: tok.Ordinal}
+			tr = tracking{outcome: T1, method: c.method, envelope: c.envelope, found: found, ordinal: tok.Ordinal, consult: tok.Consult}
 		case tr.found.Case.Number != found.Case.Number:
 			t.note("conflict: the token in %s names case %d; the first evidence wins", carrierWords(c.method), found.Case.Number)
 			tr.related = appendNew(tr.related, found.Case.Number)
@@ -162,15 +164,15 @@ func trackSigned(cs []candidate, f store.Facts, t *trace) (tr tracking, bad bool
 
 // trackUnsigned takes the first id known to lead to a case where the sender
 // takes part (T2); failing that, the first that leads to any case (T3).
-func trackUnsigned(cs []candidate, f store.Facts, participant string, t *trace) tracking {
+func trackUnsigned(cs []candidate, f store.Facts, participant string, now time.Time) tracking {
 	third := tracking{outcome: T0, method: byNothing}
 	for _, c := range cs {
-		for _, ref := range f.MessageIDs[c.id] {
+		for _, ref := range leads(f, c.id) {
 			found, ok := followMerges(f, ref.Case)
 			if !ok {
 				continue
 			}
-			if isParticipant(found, participant) {
+			if isParticipant(found, participant, now) {
 				return tracking{outcome: T2, method: c.method, found: found}
 			}
 			third.outcome, third.related = T3, appendNew(third.related, found.Case.Number)
@@ -179,17 +181,31 @@ func trackUnsigned(cs []candidate, f store.Facts, participant string, t *trace) 
 	return third
 }
 
+// leads lists where a Message-ID leads: to the messages that bear it before
+// those that only name it.
+func leads(f store.Facts, id string) []store.MessageRef {
+	refs := slices.Clone(f.MessageIDs[id])
+	slices.SortStableFunc(refs, func(a, b store.MessageRef) int {
+		switch {
+		case a.Own == b.Own:
+			return 0
+		case a.Own:
+			return -1
+		}
+		return 1
+	})
+	return refs
+}
+
 // isParticipant: an address used on the case, or one of its customer's (§1).
-func isParticipant(c store.CaseFacts, address string) bool {
+func isParticipant(c store.CaseFacts, address string, now time.Time) bool {
 	if address == "" {
 		return false
 	}
 	if _, used := c.Used[address]; used {
 		return true
 	}
-	return slices.ContainsFunc(c.Customer.EmailAddresses, func(e store.EmailAddress) bool {
-		return store.Key(e.Address) == address && e.To.IsZero()
-	})
+	return c.Customer.HeldAt(address, now)
 }
 
 // followMerges returns the case that a number leads to in the end. A circle
