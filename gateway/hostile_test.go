@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/gateway"
-	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
@@ -61,6 +60,8 @@ func fieldOf(eml, name string) []string {
 	return m.Header[name]
 }
 
+// A header full of addresses costs its reading and no more: the decision runs
+// where everybody waits for it.
 func TestManyAddresses(t *testing.T) {
 	var b strings.Builder
 	for i := 0; b.Len() < 900<<10; {
@@ -85,6 +86,7 @@ func TestManyAddresses(t *testing.T) {
 	}
 }
 
+// The same for ids.
 func TestManyIDs(t *testing.T) {
 	var b strings.Builder
 	for _, name := range []string{"References", "In-Reply-To"} {
@@ -101,6 +103,8 @@ func TestManyIDs(t *testing.T) {
 	}
 }
 
+// A customer's name is a stranger's words: it must not break the field that O3
+// shows it in.
 func TestCustomersNameCannotBreakTo(t *testing.T) {
 	for _, name := range []string{`"A <x@x> B"`, `"A <x@x>, c@evil.example"`, `=?utf-8?q?J=C3=B6_<x@x>?=`, `"a\"b"`} {
 		o, out, head := opened(t, nil, name+" <a@x.example>")
@@ -115,6 +119,7 @@ func TestCustomersNameCannotBreakTo(t *testing.T) {
 	}
 }
 
+// A Message-ID that is none carries nothing: ours takes its place (rules §2).
 func TestUnusableMessageIDIsReplaced(t *testing.T) {
 	for _, id := range []string{"Message-ID: \r\n", "Message-ID: not an id\r\n", "message-id: <>\r\nMessage-ID: x\r\n"} {
 		o, out, head := opened(t, nil, "a@x.example")
@@ -129,6 +134,7 @@ func TestUnusableMessageIDIsReplaced(t *testing.T) {
 	}
 }
 
+// A list without anybody stays as it came.
 func TestEmptyListsStay(t *testing.T) {
 	o, out, head := opened(t, nil, "a@x.example")
 	for i, to := range []string{"To: undisclosed-recipients:;\r\n", "To:\r\n", "To: (none)\r\n"} {
@@ -142,6 +148,7 @@ func TestEmptyListsStay(t *testing.T) {
 	}
 }
 
+// Who was removed stands in no other field either (security 45).
 func TestNoRemovedAddressInAnyField(t *testing.T) {
 	o, out, head := opened(t, nil, "a@x.example")
 	ana := store.Contact{ID: store.NewID(), Kind: store.Registered, EmailAddresses: []store.EmailAddress{{Address: "a@x.example"}, {Address: "ana@work.example"}}}
@@ -159,6 +166,7 @@ func TestNoRemovedAddressInAnyField(t *testing.T) {
 	}
 }
 
+// X-Case-* go; what another system needs to know its own mail by stays (O13).
 func TestOnlyOurControlFieldsLeaveOutbound(t *testing.T) {
 	o, out, head := opened(t, nil, "a@x.example")
 	r, err := hand(t, out, gateway.RoleOutbound, "311@city.example", head+"X-RT-Loop-Prevention: rt\r\nX-Case-Number: 1\r\nTo: a@x.example\r\n\r\n", "a@x.example")
@@ -170,6 +178,7 @@ func TestOnlyOurControlFieldsLeaveOutbound(t *testing.T) {
 	}
 }
 
+// A DKIM signature goes if, and only if, it covers what was rewritten (rules §6).
 func TestBrokenSignaturesGo(t *testing.T) {
 	for fields, stays := range map[string]bool{
 		"from:to:reply-to": false, "From : References": false, "from:subject:date": true, "from:cc": false, "from:message-id": false,
@@ -186,6 +195,7 @@ func TestBrokenSignaturesGo(t *testing.T) {
 	}
 }
 
+// A Bcc that only the normalised line ends show is a Bcc (O10).
 func TestBccBehindABareCR(t *testing.T) {
 	for _, bcc := range []string{"Subject: x\rBcc: secret@x.example\r\n", "Subject: x\nBcc: secret@x.example\n", "X: y\rBcc: secret@x.example\r\tmore@x.example\rZ: z\r\n"} {
 		o, out, head := opened(t, nil, "a@x.example")
@@ -207,6 +217,7 @@ func TestBccBehindABareCR(t *testing.T) {
 	}
 }
 
+// On a trusted form's listener Reply-To is the sender (rules §4).
 func TestFormsSpeakByReplyTo(t *testing.T) {
 	o := desk(t, nil)
 	form := gateway.NewInbound(o, true)
@@ -230,6 +241,8 @@ func TestFormsSpeakByReplyTo(t *testing.T) {
 	}
 }
 
+// A mail on the exceptions list is a duplicate too when it comes again, token or
+// not (I1).
 func TestExceptionsAreKeptOnce(t *testing.T) {
 	o, out, head := opened(t, nil, "a@x.example")
 	r, err := hand(t, out, gateway.RoleOutbound, "311@city.example", head+"To: a@x.example\r\n\r\n", "a@x.example")
@@ -249,6 +262,7 @@ func TestExceptionsAreKeptOnce(t *testing.T) {
 	}
 }
 
+// What is copied into records does not grow with the header.
 func TestHugeThreadIndex(t *testing.T) {
 	o := desk(t, nil)
 	eml := "Message-ID: <first@x.example>\r\nFrom: a@x.example\r\nTo: 311@city.example\r\nSubject: " + strings.Repeat("s", 300<<10) + "\r\nThread-Index: " + strings.Repeat("AAAA", 100<<10) + "\r\n\r\nout\r\n"
@@ -267,6 +281,7 @@ func TestHugeThreadIndex(t *testing.T) {
 	})
 }
 
+// A customer without an address is answered where his mail came from (O4).
 func TestOriginalSenderIsTheLastResort(t *testing.T) {
 	o := desk(t, nil)
 	cleo := store.Contact{ID: store.NewID(), Kind: store.Registered, Name: "Cleo"}
@@ -287,8 +302,33 @@ func TestOriginalSenderIsTheLastResort(t *testing.T) {
 	}
 }
 
+// The token leaves the address that the desk's server gets; what the sender
+// asked to be told of the delivery does not.
 func TestNotifySurvivesTheToken(t *testing.T) {
-	_ = resolver.TokenLength
+	o, out, head := opened(t, nil, "a@x.example")
+	r, err := hand(t, out, gateway.RoleOutbound, "311@city.example", head+"To: a@x.example\r\n\r\n", "a@x.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, asked := sentOf(t, o, r)
+	in := gateway.NewInbound(o, false)
+	env := &gateway.Envelope{
+		Listener: "test", Role: gateway.RoleInbound, Protocol: "ESMTP", From: path(t, "a@x.example"),
+		Recipients: []gateway.Recipient{{Path: path(t, asked.From), Notify: []string{"NEVER"}}},
+	}
+	sink, err := in.Spool(context.Background(), env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sink.Discard()
+	sink.Write([]byte("Message-ID: <r@x.example>\r\nFrom: a@x.example\r\n\r\nthanks\r\n"))
+	if r, err = in.Accept(context.Background(), env, sink); err != nil {
+		t.Fatal(err)
+	}
+	_, d := sentOf(t, o, r)
+	if got := d.Recipients; len(got) != 1 || got[0].Address != "311@city.example" || !slices.Equal(got[0].Notify, []string{"NEVER"}) {
+		t.Errorf("%+v", got)
+	}
 }
 
 var errUndone = errors.New("undone")
@@ -305,6 +345,7 @@ func (s twice) Update(ctx context.Context, fn func(store.Tx) error) error {
 	return s.Store.Update(ctx, fn)
 }
 
+// Run twice, decided once.
 func TestRunTwice(t *testing.T) {
 	o, out, head := opened(t, func(o *gateway.Options) { o.Store = twice{o.Store} }, "a@x.example")
 	r, err := hand(t, out, gateway.RoleOutbound, "311@city.example", head+"To: a@x.example\r\nCc: 311@city.example\r\nBcc: c@x.example\r\n\r\nhi\r\n", "a@x.example", "c@x.example", "311@city.example")
@@ -330,6 +371,7 @@ func TestRunTwice(t *testing.T) {
 	}
 }
 
+// No field, however full, costs more than its reading.
 func TestHostileFields(t *testing.T) {
 	block := map[string]string{
 		"x-case-ref":      strings.Repeat("X-Case-Ref: aeaqaaaaaaaqaaacopdvb2acpvrhgufwqwxq\r\n", 9000),

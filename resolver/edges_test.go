@@ -14,6 +14,7 @@ func party(d []store.Party, role store.Role) []store.Party {
 	return slices.DeleteFunc(slices.Clone(d), func(p store.Party) bool { return p.Role != role })
 }
 
+// Several matches, an account among them or not, are settled by Case.Customer.
 func TestSenderSharedWithAnAccount(t *testing.T) {
 	cleo := contact(3, store.Registered, "Cleo", "cleo@x.example")
 	tw := newTown(cleo)
@@ -26,6 +27,7 @@ func TestSenderSharedWithAnAccount(t *testing.T) {
 	}
 }
 
+// Whom a trusted form vouches for is the sender, whoever has the address.
 func TestAssertedContactOnCaseIsSender(t *testing.T) {
 	ben := contact(2, store.Guest, "Ben", "fam@x.example")
 	tw := newTown(ben).used("fam@x.example")
@@ -42,6 +44,7 @@ func TestAssertedContactOnCaseIsSender(t *testing.T) {
 	}
 }
 
+// One row per address, also in From.
 func TestOneFromAddressTwice(t *testing.T) {
 	tw := newTown(contact(2, store.Guest, "Ben", "fam@x.example"))
 	m := letter("fam@x.example", nil)
@@ -52,6 +55,8 @@ func TestOneFromAddressTwice(t *testing.T) {
 	}
 }
 
+// Of several addresses of Case.Customer one stays that the envelope has: he must
+// not lose his copy (O3).
 func TestCustomerDeliveredAddressWins(t *testing.T) {
 	tw := newTown(contact(2, store.Guest, "Ben", "fam@x.example", "ben@work.example")).used("fam@x.example")
 	sub := answer(tw, "To fam@x.example", "Cc ben@work.example")
@@ -65,6 +70,7 @@ func TestCustomerDeliveredAddressWins(t *testing.T) {
 	}
 }
 
+// O6 is about contacts and accounts in To, and about nobody else.
 func TestToPolicyIsAboutContactsInTo(t *testing.T) {
 	cleo := contact(3, store.Registered, "Cleo", "cleo@x.example")
 	tw := newTown(contact(2, store.Guest, "Ben", "fam@x.example"), cleo).used("fam@x.example")
@@ -76,6 +82,7 @@ func TestToPolicyIsAboutContactsInTo(t *testing.T) {
 	}
 }
 
+// However much of a thread is cut, the message answered stays (O13).
 func TestReferencesKeepTheParent(t *testing.T) {
 	tw := newTown(contact(1, store.Guest, "A", "a@x.example"))
 	sub := answer(tw, "To a@x.example")
@@ -91,6 +98,8 @@ func TestReferencesKeepTheParent(t *testing.T) {
 	}
 }
 
+// There is one pseudo-reference per case: not added again when a relay changed
+// its letters, the same after a new key or host name (rules §2).
 func TestPseudoReferenceIsConstant(t *testing.T) {
 	tw := newTown(contact(1, store.Guest, "A", "a@x.example"))
 	sub := answer(tw, "To a@x.example")
@@ -107,6 +116,7 @@ func TestPseudoReferenceIsConstant(t *testing.T) {
 	}
 }
 
+// An address counts while it is held: until its last moment, and not after.
 func TestValidityThatEndsLater(t *testing.T) {
 	ben := contact(2, store.Guest, "Ben", "fam@x.example")
 	ben.EmailAddresses[0].To = noon.Add(time.Hour)
@@ -129,6 +139,8 @@ func TestValidityThatEndsLater(t *testing.T) {
 	}
 }
 
+// An id leads to the case of the message that bears it before one that has only
+// heard of it.
 func TestMessageOfACaseBeatsItsMention(t *testing.T) {
 	tw := newTown(contact(1, store.Guest, "A", "a@x.example")).used("a@x.example")
 	tw.facts.Cases[7] = store.CaseFacts{Case: store.Case{Number: 7, State: store.Active}, Used: map[string]store.Usage{"a@x.example": {}}}
@@ -145,6 +157,7 @@ func TestMessageOfACaseBeatsItsMention(t *testing.T) {
 	}
 }
 
+// A resent mail is a duplicate also if its case was merged meanwhile (I1).
 func TestDuplicateAfterAMerge(t *testing.T) {
 	tw := newTown(contact(1, store.Guest, "A", "a@x.example"))
 	tw.facts.Cases[7] = store.CaseFacts{Case: store.Case{Number: 7, State: store.Cancelled, MergedInto: 1042}}
@@ -161,6 +174,7 @@ type multi map[string][]string
 
 func (f multi) Values(name string) []string { return f[name] }
 
+// Delivered-To gathers values on the way; any of them tells (rules §3).
 func TestAutoresponderBelowOtherDeliveries(t *testing.T) {
 	m := letter("a@x.example", nil)
 	m.Header = multi{"Delivered-To": {"311@city.example", "autoresponder"}}
@@ -170,6 +184,7 @@ func TestAutoresponderBelowOtherDeliveries(t *testing.T) {
 	}
 }
 
+// Everyone who may read the case may read reasons: they name no blind copy.
 func TestReasonsNameNoBlindCopy(t *testing.T) {
 	ana := contact(1, store.Guest, "Ana", "fam@x.example", "ana@work.example")
 	ben := contact(2, store.Guest, "Ben", "fam@x.example")
@@ -180,6 +195,7 @@ func TestReasonsNameNoBlindCopy(t *testing.T) {
 	}
 }
 
+// unresolved: drop holds in every field and mode (O0, O7, O8).
 func TestUnresolvedDropInEveryField(t *testing.T) {
 	tw := newTown(contact(2, store.Guest, "Ben", "fam@x.example"), contact(3, store.Guest, "C", "c@x.example")).used("fam@x.example")
 	tw.settings.Unresolved = "drop"
@@ -189,6 +205,7 @@ func TestUnresolvedDropInEveryField(t *testing.T) {
 	}
 }
 
+// Who took part by an address of his own is more than linked (O5).
 func TestPartyOfTheCaseIsNotOnlyLinked(t *testing.T) {
 	ana := contact(1, store.Guest, "Ana", "fam@x.example", "ana@work.example")
 	ben := contact(2, store.Guest, "Ben", "fam@x.example")
@@ -200,6 +217,7 @@ func TestPartyOfTheCaseIsNotOnlyLinked(t *testing.T) {
 	}
 }
 
+// The envelope is mailed as it was given, however the header writes it.
 func TestEnvelopeBytesAreDelivered(t *testing.T) {
 	tw := newTown(contact(2, store.Guest, "Ben", "fam@x.example")).used("fam@x.example")
 	sub := answer(tw, "To fam@x.example", "Cc x@bücher.example", "Cc y@x.example.")
@@ -209,6 +227,8 @@ func TestEnvelopeBytesAreDelivered(t *testing.T) {
 	}
 }
 
+// A reply to an internal consultation makes no guest and reopens nothing; the
+// customer, who had a blind copy, answers as ever (rules §5).
 func TestReplyToAConsultStaysInside(t *testing.T) {
 	tw := newTown(contact(2, store.Guest, "Ben", "fam@x.example")).used("fam@x.example").state(store.Resolved, noon)
 	sub := answer(tw, "To expert@x.example", "Bcc fam@x.example")
