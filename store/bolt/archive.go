@@ -156,7 +156,7 @@ func (w *writer) Archive(id store.ID, received, sent []byte, apart []store.Apart
 		return fmt.Errorf("archiving message %s: %w", id, err)
 	}
 	a := &archived{received: received, sent: sent, apart: apart, size: uint64(bd.size)}
-	if bd.inline() {
+	if bd.size <= inlineBody && bd.chunks == 0 {
 		a.inline = bd.buf
 	} else {
 		a.body, a.chunks = bd.id, bd.chunks
@@ -185,7 +185,7 @@ func (w *writer) Archive(id store.ID, received, sent []byte, apart []store.Apart
 // makes it the message's.
 func (w *writer) keepBody(id store.ID, b *body) error {
 	if len(b.buf) > 0 {
-		if err := w.putChunk(b.id, b.chunks, b.last); err != nil {
+		if err := w.putChunk(b.id, b.chunks, b.buf); err != nil {
 			return err
 		}
 	}
@@ -209,7 +209,6 @@ type eml struct {
 	count  uint32 // of chunks
 	chunk  uint32
 	off    int
-	whole  []byte // the chunk at hand, where it is kept packed
 }
 
 // Open leaves out the fields kept apart: who may see them composes them.
@@ -253,29 +252,18 @@ func (e *eml) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	n, size, err := e.read(p)
+	var n, size int
+	err := e.st.view(e.ctx, func(r *reader) (err error) {
+		n, size, err = r.readChunk(e.body, e.chunk, e.off, p)
+		return err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("body of message %s: %w", e.id, err)
 	}
 	if e.off += n; e.off == size {
-		e.chunk, e.off, e.whole = e.chunk+1, 0, e.whole[:0]
+		e.chunk, e.off = e.chunk+1, 0
 	}
 	return n, nil
-}
-
-// read reads on in the chunk at hand.
-func (e *eml) read(p []byte) (n, size int, err error) {
-	if e.off < len(e.whole) {
-		return copy(p, e.whole[e.off:]), len(e.whole), nil
-	}
-	err = e.st.view(e.ctx, func(r *reader) (err error) {
-		var whole []byte
-		if n, size, whole, err = r.readChunk(e.body, e.chunk, e.off, p, e.whole); whole != nil {
-			e.whole = whole
-		}
-		return err
-	})
-	return n, size, err
 }
 
 func (e *eml) Close() error { return nil }

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,15 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
+// chunkSize is the largest piece of a body in one value, and what a body keeps
+// in memory. A chunk is alone in a bucket of its own: two page element headers
+// fit before it so that it fills its pages, and no commit has to write its
+// neighbours again (bbolt never splits a page of fewer than five keys).
+const chunkSize = 256<<10 - 64 - sealSize
+
+// chunkKey is the one key of a chunk's bucket.
+const chunkKey = "c"
+
 // body is a message body on its way in. What fits one chunk stays in memory
 // and goes with the transaction that archives it. The rest is staged chunk by
 // chunk; until a message owns them a row in staged says whose they are.
@@ -21,8 +31,6 @@ type body struct {
 	ctx    context.Context
 	id     store.ID
 	buf    []byte // not staged yet; from st.buffers
-	last   chunk  // of buf, once sealed, where it does not go inline
-	packed []byte // room for a chunk in its packed form
 	size   int64
 	chunks uint32 // staged
 	sealed bool
@@ -70,14 +78,13 @@ func (b *body) widen() error {
 
 // stage writes the buffer as a chunk, in a commit shared with others.
 func (b *body) stage() error {
-	c := b.pack()
 	err := b.st.update(b.ctx, func(w *writer) error {
 		if b.chunks == 0 {
 			if err := w.mark(staged, b.id[:]); err != nil {
 				return err
 			}
 		}
-		return w.putChunk(b.id, b.chunks, c)
+		return w.putChunk(b.id, b.chunks, b.buf)
 	})
 	if err != nil {
 		return fmt.Errorf("staging a body: %w", err)
@@ -87,11 +94,7 @@ func (b *body) stage() error {
 	return nil
 }
 
-// Seal packs the last chunk, so that the transaction need not.
 func (b *body) Seal(context.Context) error {
-	if !b.sealed && len(b.buf) > 0 && !b.inline() {
-		b.last = b.pack()
-	}
 	b.sealed = true
 	return b.err
 }
@@ -114,8 +117,7 @@ func (b *body) WriteTo(to io.Writer) (n int64, err error) {
 // Discard does not wait: what is to be swept is swept with a later commit.
 func (b *body) Discard() {
 	b.st.buffers.free(b.buf)
-	b.unpacked()
-	b.buf, b.last, b.sealed = nil, chunk{}, true
+	b.buf, b.sealed = nil, true
 	if b.err == nil {
 		b.err = errSealed
 	}
@@ -124,9 +126,6 @@ func (b *body) Discard() {
 		b.st.sweepLater(b.id)
 	}
 }
-
-// inline reports that the body lives in the archive row.
-func (b *body) inline() bool { return b.size <= inlineBody && b.chunks == 0 }
 
 var errSealed = errors.New("the body is sealed")
 
@@ -145,6 +144,45 @@ func (w *writer) bodyOf(b store.Body) (*body, error) {
 		return nil, bd.err
 	}
 	return bd, nil
+}
+
+func chunkName(id store.ID, n uint32) []byte {
+	return binary.BigEndian.AppendUint32(append(make([]byte, 0, len(id)+4), id[:]...), n)
+}
+
+// putChunk stores a buffer as it is: it has room for the checksum, and stays
+// the body's until the commit is over.
+func (w *writer) putChunk(id store.ID, n uint32, data []byte) error {
+	name := chunkName(id, n)
+	b, err := w.bucket(bodies).CreateBucketIfNotExists(name)
+	if err != nil {
+		return err
+	}
+	w.mail = true
+	w.puts++
+	w.bytes += len(data)
+	w.large += len(data)
+	return b.Put([]byte(chunkKey), w.seal(name, data))
+}
+
+// readChunk copies from a chunk, and says how long it is. The checksum is
+// looked at once, with the first byte.
+func (r *reader) readChunk(id store.ID, n uint32, off int, p []byte) (copied, size int, err error) {
+	name := chunkName(id, n)
+	b := r.bucket(bodies).Bucket(name)
+	if b == nil {
+		return 0, 0, fmt.Errorf("%w: chunk %d is missing", ErrDamaged, n)
+	}
+	v := b.Get([]byte(chunkKey))
+	if size = len(v) - sealSize; off >= size {
+		return 0, 0, fmt.Errorf("%w: chunk %d is too short", ErrDamaged, n)
+	}
+	if off == 0 {
+		if v, err = r.unseal(bodies, name, v); err != nil {
+			return 0, 0, err
+		}
+	}
+	return copy(p, v[off:size]), size, nil
 }
 
 // sweep removes the chunks of bodies that nobody came to own, up to a number

@@ -22,7 +22,7 @@
 //	                                                     and the oldest such message
 //	used               number hash(address) -> usage     who took part in a case
 //	archive            id -> header blocks, and a body up to 16 KiB
-//	bodies             body chunk -> bucket { c -> bytes, or s -> S2 block }
+//	bodies             body chunk -> bucket { c -> bytes }
 //	body-owners        body id -> -                      the messages a body belongs to
 //	staged             body -> -                         bodies that belong to none yet
 //	deliveries         id -> Delivery

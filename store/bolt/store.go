@@ -62,7 +62,6 @@ type Store struct {
 	log     *slog.Logger
 	epoch   store.ID // of this opening: leases of an earlier one are void
 	buffers buffers
-	packs   sync.Pool // of *[]byte: room for packed chunks
 
 	db     atomic.Pointer[mounted] // nil while the outcome of a commit is unknown, and when closed
 	calls  chan *call
