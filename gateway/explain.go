@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"crypto/sha256"
 	"io"
 	"slices"
 
@@ -21,7 +20,14 @@ type Explained struct {
 // and writes nothing. Without recipients those of the header are taken. except
 // names a stored message that must not count as an earlier copy of this one.
 func Explain(ctx context.Context, o Options, env *Envelope, eml io.Reader, except store.ID) (Explained, error) {
-	s := &spool{body: &unkept{}, raw: sha256.New(), content: sha256.New()}
+	key, err := ReadContentKey(ctx, o.Store)
+	if err != nil {
+		return Explained{}, err
+	}
+	s, err := newSpool(&unkept{}, key)
+	if err != nil {
+		return Explained{}, err
+	}
 	if _, err := io.Copy(s, eml); err != nil {
 		return Explained{}, err
 	}
@@ -30,7 +36,7 @@ func Explain(ctx context.Context, o Options, env *Envelope, eml io.Reader, excep
 	}
 	mail, _ := read(env, s, o.Now())
 	var e Explained
-	err := o.Store.View(ctx, func(r store.Reader) error {
+	err = o.Store.View(ctx, func(r store.Reader) error {
 		if env.Role == RoleOutbound {
 			d, err := decideOutbound(leftOut{r, except}, resolver.Submission{Mail: mail, Setting: "send_as"}, o.Settings)
 			e.Outbound = &d

@@ -14,6 +14,8 @@ import (
 type Options struct {
 	Store    store.Store
 	Settings resolver.Settings
+	// ContentKey is that of the store's installation.
+	ContentKey ContentKey
 	// Route reports whether a route leads a delivery anywhere but "none".
 	Route func(role Role, sender, recipient string) bool
 	// Queued is called after a commit that put something into the outbox.
@@ -27,7 +29,11 @@ type pipeline struct{ Options }
 
 // Spool opens the way of a body into the store.
 func (p pipeline) Spool(ctx context.Context, _ *Envelope) (Sink, error) {
-	return newSpool(ctx, p.Store)
+	body, err := p.Store.Stage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return newSpool(body, p.ContentKey)
 }
 
 // envelopeRecord is the record of who handed a message over.

@@ -51,6 +51,9 @@ func (d *daemon) build() error {
 		return err
 	}
 	opts := pipelineOptions(d.cfg, d.store, d.relay, d.log)
+	if opts.ContentKey, err = gateway.ReadContentKey(context.Background(), d.store); err != nil {
+		return err
+	}
 	for i, l := range d.cfg.Listeners {
 		if err := d.listen(l, handler(opts, l, fmt.Sprintf("listeners[%d].send_as", i))); err != nil {
 			return err
