@@ -160,9 +160,7 @@ func (w *writer) Archive(id store.ID, received, sent []byte, apart []store.Apart
 		a.inline = bd.buf
 	} else {
 		a.body, a.chunks = bd.id, bd.chunks
-		if len(bd.buf) > 0 {
-			a.chunks++
-		}
+		a.chunks += uint32(len(bd.unstaged()))
 	}
 	value := a.pack(w.room(a.packedSize() + sealSize))
 	if old, err := w.sealed(archive, id[:]); err != nil || old != nil {
@@ -184,10 +182,8 @@ func (w *writer) Archive(id store.ID, received, sent []byte, apart []store.Apart
 // keepBody puts what is left in memory of a body behind its staged chunks and
 // makes it the message's.
 func (w *writer) keepBody(id store.ID, b *body) error {
-	if len(b.buf) > 0 {
-		if err := w.putChunk(b.id, b.chunks, b.buf); err != nil {
-			return err
-		}
+	if err := w.putChunks(b.id, b.chunks, b.unstaged()); err != nil {
+		return err
 	}
 	if err := w.drop(staged, b.id[:]); err != nil {
 		return err

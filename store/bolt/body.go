@@ -30,7 +30,8 @@ type body struct {
 	st     *Store
 	ctx    context.Context
 	id     store.ID
-	buf    []byte // not staged yet; from st.buffers
+	full   [][]byte // chunks not staged yet, before buf; from st.buffers
+	buf    []byte   // not staged yet; from st.buffers
 	size   int64
 	chunks uint32 // staged
 	sealed bool
@@ -66,32 +67,59 @@ func (b *body) Write(p []byte) (n int, err error) {
 	return n, b.err
 }
 
-// widen makes room for more: a larger buffer while there is one to be had,
-// else by staging what there is.
+// maxFull is how many full chunks a body may keep in memory: each commit that
+// its sender need not wait for is time saved.
+const maxFull = 7
+
+// widen makes room for more: a larger buffer or another one while there is one
+// to be had, else by staging what there is.
 func (b *body) widen() error {
 	if next, ok := b.st.buffers.widen(b.buf); ok {
 		b.buf = next
 		return nil
 	}
+	if len(b.buf) == chunkSize && len(b.full) < maxFull {
+		if next, ok := b.st.buffers.another(); ok {
+			b.full, b.buf = append(b.full, b.buf), next
+			return nil
+		}
+	}
 	return b.stage()
 }
 
-// stage writes the buffer as a chunk, in a commit shared with others.
+// unstaged are the chunks in memory.
+func (b *body) unstaged() [][]byte {
+	if len(b.buf) == 0 {
+		return b.full
+	}
+	return append(b.full[:len(b.full):len(b.full)], b.buf)
+}
+
+// stage writes what is in memory as chunks, in a commit shared with others.
 func (b *body) stage() error {
+	chunks := b.unstaged()
 	err := b.st.update(b.ctx, func(w *writer) error {
 		if b.chunks == 0 {
 			if err := w.mark(staged, b.id[:]); err != nil {
 				return err
 			}
 		}
-		return w.putChunk(b.id, b.chunks, b.buf)
+		return w.putChunks(b.id, b.chunks, chunks)
 	})
 	if err != nil {
 		return fmt.Errorf("staging a body: %w", err)
 	}
-	b.chunks++
+	b.chunks += uint32(len(chunks))
 	b.buf = b.buf[:0]
+	b.freeFull()
 	return nil
+}
+
+func (b *body) freeFull() {
+	for _, buf := range b.full {
+		b.st.buffers.free(buf)
+	}
+	b.full = nil
 }
 
 func (b *body) Seal(context.Context) error {
@@ -107,15 +135,20 @@ func (b *body) WriteTo(to io.Writer) (n int64, err error) {
 	if b.chunks > 0 {
 		n, err = io.Copy(to, &eml{st: b.st, ctx: b.ctx, body: b.id, count: b.chunks})
 	}
-	if err != nil || len(b.buf) == 0 {
-		return n, err
+	for _, chunk := range b.unstaged() {
+		if err != nil {
+			break
+		}
+		var m int
+		m, err = to.Write(chunk)
+		n += int64(m)
 	}
-	m, err := to.Write(b.buf)
-	return n + int64(m), err
+	return n, err
 }
 
 // Discard does not wait: what is to be swept is swept with a later commit.
 func (b *body) Discard() {
+	b.freeFull()
 	b.st.buffers.free(b.buf)
 	b.buf, b.sealed = nil, true
 	if b.err == nil {
@@ -148,6 +181,16 @@ func (w *writer) bodyOf(b store.Body) (*body, error) {
 
 func chunkName(id store.ID, n uint32) []byte {
 	return binary.BigEndian.AppendUint32(append(make([]byte, 0, len(id)+4), id[:]...), n)
+}
+
+// putChunks stores chunks from number n on.
+func (w *writer) putChunks(id store.ID, n uint32, chunks [][]byte) error {
+	for i, data := range chunks {
+		if err := w.putChunk(id, n+uint32(i), data); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // putChunk stores a buffer as it is: it has room for the checksum, and stays
@@ -254,6 +297,21 @@ func (b *buffers) widen(old []byte) ([]byte, bool) {
 	buf := append((*next)[:0], old...)
 	b.put(old)
 	return buf, true
+}
+
+// another hands out a second buffer of the largest size, as long as most of
+// the limit is left for the first ones of others.
+func (b *buffers) another() ([]byte, bool) {
+	const class = bufferSizes - 1
+	size := int64(bufferSize(class))
+	if b.inUse.Add(size) > b.limit*3/4 {
+		b.inUse.Add(-size)
+		return nil, false
+	}
+	if next, ok := b.pools[class].Get().(*[]byte); ok {
+		return (*next)[:0], true
+	}
+	return make([]byte, 0, size), true
 }
 
 func (b *buffers) free(buf []byte) {
