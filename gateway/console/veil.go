@@ -29,19 +29,35 @@ func veilFor(seesBCC bool, messages ...store.Message) veil {
 	}
 	var words []string
 	for _, m := range messages {
-		for _, p := range m.Parties {
-			key := store.Key(p.AddressUsed)
-			if p.Role != store.RoleBCC || p.Party.Kind == store.PartyMailbox || key == "" || shown(m, key) || slices.Contains(v.secret, key) {
+		for _, address := range blind(m) {
+			key := store.Key(address)
+			if key == "" || shown(m, key) || slices.Contains(v.secret, key) {
 				continue
 			}
 			v.secret = append(v.secret, key)
-			words = append(words, regexp.QuoteMeta(p.AddressUsed), regexp.QuoteMeta(key))
+			words = append(words, regexp.QuoteMeta(address), regexp.QuoteMeta(key))
 		}
 	}
 	if words != nil {
 		v.words = wordsOf(words)
 	}
 	return v
+}
+
+// blind lists the addresses of a message that may be known by Bcc alone: those
+// of its Bcc parties and, of one that we sent, every recipient it was given
+// for, also those whom a rule then dropped.
+func blind(m store.Message) []string {
+	var list []string
+	for _, p := range m.Parties {
+		if p.Role == store.RoleBCC && p.Party.Kind != store.PartyMailbox {
+			list = append(list, p.AddressUsed)
+		}
+	}
+	if m.Direction == store.Outgoing {
+		list = append(list, m.Envelope.Recipients...)
+	}
+	return list
 }
 
 // wordsOf matches any of the addresses where no longer one stands.
