@@ -16,7 +16,8 @@ import (
 //
 //	1 version | 1 key id | 5 case number | 3 ordinal | 12 HMAC-SHA-256
 //
-// The highest bit of the ordinal marks a consult (rule O0). The HMAC covers the ten bytes before it and the installation's id.
+// The highest bit of the ordinal marks a consult (rule O0). The HMAC covers the
+// ten bytes before it and the installation's id.
 const (
 	TokenLength  = 36
 	tokenVersion = 1

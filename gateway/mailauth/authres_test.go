@@ -11,7 +11,10 @@ import (
 // A result that claims our id must be recognised however it is written.
 func TestServIDRecognisesOurs(t *testing.T) {
 	b, err := os.ReadFile("../../../shared/corpus/own/authres-spoof-cases.json")
-	if err != nil {
+	switch {
+	case err != nil && os.Getenv("CI") != "":
+		t.Fatal(err)
+	case err != nil:
 		t.Skip("the corpus is not beside this checkout: ", err)
 	}
 	var suite struct {
