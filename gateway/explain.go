@@ -38,9 +38,14 @@ func Explain(ctx context.Context, o Options, env *Envelope, eml io.Reader, excep
 	var e Explained
 	err = o.Store.View(ctx, func(r store.Reader) error {
 		if env.Role == RoleOutbound {
-			d, err := decideOutbound(leftOut{r, except}, resolver.Submission{Mail: mail, Setting: "send_as"}, o.Settings)
+			sub := resolver.Submission{Mail: mail, Setting: "send_as"}
+			facts, err := askOutbound(leftOut{r, except}, sub, o.Settings)
+			if err != nil {
+				return err
+			}
+			d := resolver.Outbound(sub, facts, o.Settings)
 			e.Outbound = &d
-			return err
+			return nil
 		}
 		facts, err := leftOut{r, except}.Facts(resolver.Ask(mail, o.Settings))
 		if err != nil {

@@ -2,16 +2,15 @@ package gateway
 
 import (
 	"context"
-	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
-// inbound is the pipeline of mail from outside: decide, record, stamp, queue,
-// all in one transaction.
+// inbound is the pipeline of mail from outside: decide, stamp, record, queue.
 type inbound struct {
 	pipeline
 	trustedForm bool
@@ -40,6 +39,7 @@ type arrival struct {
 	spool  *spool
 	header message.Header
 	mail   resolver.Mail
+	number func() (uint64, error) // of the case, should one be opened
 }
 
 // Accept makes a message durable and says under which id and case. A crash
@@ -54,24 +54,11 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 	if a.mail.TrustedForm = p.trustedForm; p.trustedForm {
 		p.speakFor(&a.mail, a.header)
 	}
-	var done store.Message
-	var queued bool
-	err := p.Store.Update(ctx, func(tx store.Tx) error {
-		facts, err := tx.Facts(resolver.Ask(a.mail, p.Settings))
-		if err != nil {
-			return err
-		}
-		d := resolver.Inbound(a.mail, facts, p.Settings)
-		done, queued, err = p.record(tx, a, facts.Installation, d)
-		return err
-	})
-	if err != nil {
-		return Receipt{}, err
-	}
-	if queued {
-		p.Queued()
-	}
-	return receipt(done), nil
+	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
+	query := resolver.Ask(a.mail, p.Settings)
+	return settle(ctx, p.pipeline,
+		func(r store.Reader) (store.Facts, error) { return r.Facts(query) },
+		func(f store.Facts) (plan, error) { return p.plan(a, f) })
 }
 
 // speakFor takes the one whom a trusted form answers to for the sender: there,
@@ -91,100 +78,41 @@ func (p *inbound) speakFor(m *resolver.Mail, h message.Header) {
 	}
 }
 
-func receipt(m store.Message) Receipt {
-	id := m.ID.String()
-	switch {
-	case m.Case != 0:
-		return Receipt{ID: id, Text: fmt.Sprintf("accepted %s case %d", id, m.Case)}
-	case m.Exception != "":
-		return Receipt{ID: id, Text: fmt.Sprintf("accepted %s exception %s", id, m.Exception)}
-	}
-	return Receipt{ID: id, Text: fmt.Sprintf("accepted %s uncased", id)}
-}
-
-// record writes a decision: contact, case, message, archive, log and outbox.
-func (p *inbound) record(tx store.Tx, a arrival, in store.Installation, d resolver.InboundDecision) (store.Message, bool, error) {
+// plan decides on an arrival and works out all that follows from it.
+func (p *inbound) plan(a arrival, f store.Facts) (plan, error) {
+	d := resolver.Inbound(a.mail, f, p.Settings)
 	switch d.Action {
 	case resolver.Refuse:
-		return store.Message{}, false, Verdict{d.Refusal.Code, d.Refusal.Enhanced, d.Refusal.Text}
+		return plan{}, refused(d.Refusal)
 	case resolver.Duplicate:
-		m, err := p.noteMailbox(tx, d)
-		return m, false, err
-	}
-	if err := p.recordCase(tx, &d); err != nil {
-		return store.Message{}, false, err
-	}
-	m := a.message(d)
-	var sent []byte
-	if m.Case != 0 {
-		token, err := resolver.Sign(in, m.Case, m.Ordinal)
-		if err != nil {
-			return m, false, err
+		return plan{repeats: d.Original.ID, mailboxes: d.Mailboxes}, nil
+	case resolver.Open:
+		var err error
+		if d.Case.Number, err = a.number(); err != nil {
+			return plan{}, err
 		}
-		sent = stampInbound(a, d, token, p.Settings)
+	}
+	n := plan{contact: d.Guest, body: a.spool.body, received: a.spool.header, message: a.message(d)}
+	if d.Action != resolver.Except {
+		token, err := resolver.Sign(f.Installation, d.Case.Number, d.Ordinal)
+		if err != nil {
+			return plan{}, err
+		}
+		n.kase, n.sent = &d.Case, stampInbound(a, d, token, p.Settings)
+		n.delivery = p.handOn(a, n.message)
 	}
 	var err error
-	if m.Archived, err = archived(a.env, a.spool, sent); err != nil {
-		return m, false, err
+	if n.message.Archived, err = archived(a.env, a.spool, n.sent); err != nil {
+		return plan{}, err
 	}
-	if err := tx.PutMessage(m); err != nil {
-		return m, false, err
+	if d.Action == resolver.Reopen {
+		n.log = append(n.log, store.LogEntry{
+			ID: store.NewID(), Case: d.Case.Number, At: d.Case.UpdatedAt, By: "rule " + d.Row,
+			SourceType: "Case changed", Text: "reopened by mail",
+		})
 	}
-	if err := tx.Archive(m.ID, a.spool.header, sent, nil, a.spool.body); err != nil {
-		return m, false, err
-	}
-	if err := p.logMail(tx, m, "Case email-in"); err != nil {
-		return m, false, err
-	}
-	queued, err := p.handOn(tx, a, m)
-	return m, queued, err
-}
-
-// recordCase stores the guest and the case that the decision brings about.
-func (p *inbound) recordCase(tx store.Tx, d *resolver.InboundDecision) error {
-	if d.Guest != nil {
-		if err := tx.PutContact(*d.Guest); err != nil {
-			return err
-		}
-	}
-	if d.Action == resolver.Except {
-		return nil
-	}
-	if d.Action == resolver.Open {
-		number, err := tx.NextCase()
-		if err != nil {
-			return err
-		}
-		d.Case.Number = number
-	}
-	if err := tx.PutCase(d.Case); err != nil {
-		return err
-	}
-	if d.Action != resolver.Reopen {
-		return nil
-	}
-	return tx.Record(store.LogEntry{
-		ID: store.NewID(), Case: d.Case.Number, At: d.Case.UpdatedAt, By: "rule " + d.Row,
-		SourceType: "Case changed", Text: "reopened by mail",
-	})
-}
-
-// noteMailbox adds the further mailbox that a duplicate reached (rule I1).
-func (p *inbound) noteMailbox(tx store.Tx, d resolver.InboundDecision) (store.Message, error) {
-	m, err := tx.Message(d.Original.ID)
-	if err != nil {
-		return m, err
-	}
-	known := len(m.Mailboxes)
-	for _, address := range d.Mailboxes {
-		if !slices.Contains(m.Mailboxes, address) {
-			m.Mailboxes = append(m.Mailboxes, address)
-		}
-	}
-	if len(m.Mailboxes) == known {
-		return m, nil
-	}
-	return m, tx.PutMessage(m)
+	n.log = append(n.log, p.logMail(n.message, "Case email-in")...)
+	return n, nil
 }
 
 // message is the record of an arrival under a decision.
@@ -215,12 +143,9 @@ func (a arrival) message(d resolver.InboundDecision) store.Message {
 // maxReferences is how many ids a message may lead to its case by.
 const maxReferences = 100
 
-// handOn queues the stamped message for the next hop, where a route has one.
+// handOn is the stamped message's way to the next hop, where a route has one.
 // What is on the exceptions list waits for a person.
-func (p *inbound) handOn(tx store.Tx, a arrival, m store.Message) (bool, error) {
-	if m.Case == 0 {
-		return false, nil
-	}
+func (p *inbound) handOn(a arrival, m store.Message) *store.Delivery {
 	var to []store.Recipient
 	for _, r := range a.env.Recipients {
 		address := p.Settings.WithoutToken(r.Path.String())
@@ -230,12 +155,12 @@ func (p *inbound) handOn(tx store.Tx, a arrival, m store.Message) (bool, error) 
 		}
 	}
 	if len(to) == 0 {
-		return false, nil
+		return nil
 	}
-	return true, tx.Enqueue(store.Delivery{
+	return &store.Delivery{
 		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleInbound), Mailbox: m.Mailboxes[0],
 		From: m.Envelope.From, Submitter: m.Envelope.From, SMTPUTF8: a.env.SMTPUTF8,
 		RET: a.env.RET, EnvID: a.env.EnvID,
 		Recipients: to, State: store.Queued, Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,
-	})
+	}
 }

@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"time"
 
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
@@ -17,7 +16,7 @@ import (
 )
 
 // outbound is the pipeline of mail that the desk sends: decide, rewrite,
-// record, queue, all in one transaction.
+// record, queue.
 type outbound struct {
 	pipeline
 	sendAs  []string
@@ -54,62 +53,25 @@ func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receip
 	}
 	a.sub.Mail, a.header = read(env, a.spool, p.Now())
 	a.sub.SendAs, a.sub.Setting = p.sendAs, p.setting
-	var done store.Message
-	var queued bool
-	err := p.Store.Update(ctx, func(tx store.Tx) error {
-		d, err := decideOutbound(tx, a.sub, p.Settings)
-		if err != nil {
-			return err
-		}
-		done, queued, err = p.record(tx, a, d)
-		return err
-	})
-	if err != nil {
-		return Receipt{}, err
-	}
-	if queued {
-		p.Queued()
-	}
-	return receipt(done), nil
+	return settle(ctx, p.pipeline,
+		func(r store.Reader) (store.Facts, error) { return askOutbound(r, a.sub, p.Settings) },
+		func(f store.Facts) (plan, error) { return p.plan(a, f) })
 }
 
-// decideOutbound asks all that a submission's decision needs to know, and
-// makes it.
-func decideOutbound(r store.Reader, sub resolver.Submission, s resolver.Settings) (d resolver.OutboundDecision, err error) {
+// askOutbound asks all that a submission's decision needs to know.
+func askOutbound(r store.Reader, sub resolver.Submission, s resolver.Settings) (store.Facts, error) {
 	facts, err := r.Facts(resolver.AskOutbound(sub, s))
 	if err != nil {
-		return d, err
+		return facts, err
 	}
 	if more := resolver.AskMore(facts); len(more) > 0 {
 		others, err := r.Facts(store.Query{Addresses: more})
 		if err != nil {
-			return d, err
+			return facts, err
 		}
 		maps.Copy(facts.Holders, others.Holders)
 	}
-	if sub.Openers, err = openers(r, facts.Cases, sub.Received); err != nil {
-		return d, err
-	}
-	return resolver.Outbound(sub, facts, s), nil
-}
-
-// openers tells who opened those cases whose customer has no address.
-func openers(r store.Reader, cases map[uint64]store.CaseFacts, now time.Time) (map[uint64]string, error) {
-	found := map[uint64]string{}
-	for n, c := range cases {
-		held := func(e store.EmailAddress) bool { return c.Customer.HeldAt(store.Key(e.Address), now) }
-		if slices.ContainsFunc(c.Customer.EmailAddresses, held) {
-			continue
-		}
-		first, _, err := r.Messages(store.MessageFilter{Case: n}, store.Page{Limit: 1})
-		if err != nil {
-			return nil, err
-		}
-		if len(first) > 0 && first[0].Direction == store.Incoming {
-			found[n] = first[0].From
-		}
-	}
-	return found, nil
+	return facts, nil
 }
 
 // submitHash tells a repeated submission: same peer, envelope and raw bytes.
@@ -128,39 +90,30 @@ func submitHash(env *Envelope, s *spool) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// record writes a decision: case, message, archive, log and outbox.
-func (p *outbound) record(tx store.Tx, a submission, d resolver.OutboundDecision) (store.Message, bool, error) {
+// plan decides on a submission and works out all that follows from it.
+func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
+	d := resolver.Outbound(a.sub, f, p.Settings)
 	switch {
 	case d.Refusal != nil:
-		return store.Message{}, false, Verdict{d.Refusal.Code, d.Refusal.Enhanced, d.Refusal.Text}
+		return plan{}, refused(d.Refusal)
 	case d.Duplicate != nil:
-		m, err := tx.Message(d.Duplicate.ID)
-		return m, false, err
+		return plan{repeats: d.Duplicate.ID}, nil
 	}
+	n := plan{body: a.spool.body, message: a.message(d, p.Settings)}
 	if d.Case.Number != 0 {
-		if err := tx.PutCase(d.Case); err != nil {
-			return store.Message{}, false, err
-		}
+		n.kase = &d.Case
 	}
-	m := a.message(d, p.Settings)
 	index := a.threadIndex(d)
-	m.ThreadIndex = cmp.Or(m.ThreadIndex, index)
-	received, apart := cutBcc(a.spool.header)
-	sent := rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
+	n.message.ThreadIndex = cmp.Or(n.message.ThreadIndex, index)
+	n.received, n.apart = cutBcc(a.spool.header)
+	n.sent = rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
+	n.delivery = a.delivery(n.message, d)
 	var err error
-	if m.Archived, err = archived(a.env, a.spool, sent); err != nil {
-		return m, false, err
+	if n.message.Archived, err = archived(a.env, a.spool, n.sent); err != nil {
+		return plan{}, err
 	}
-	if err := tx.PutMessage(m); err != nil {
-		return m, false, err
-	}
-	if err := tx.Archive(m.ID, received, sent, apart, a.spool.body); err != nil {
-		return m, false, err
-	}
-	if err := p.logMail(tx, m, "Case email-out"); err != nil {
-		return m, false, err
-	}
-	return m, true, tx.Enqueue(a.delivery(m, d))
+	n.log = p.logMail(n.message, "Case email-out")
+	return n, nil
 }
 
 // sentMark stands in the Received field of mail that went out by this gateway.
@@ -203,12 +156,12 @@ func (a submission) threadIndex(d resolver.OutboundDecision) string {
 
 // delivery is the outbox row. Its MAIL FROM carries the token, so that bounces
 // find the case; the submitter's own is kept beside it.
-func (a submission) delivery(m store.Message, d resolver.OutboundDecision) store.Delivery {
+func (a submission) delivery(m store.Message, d resolver.OutboundDecision) *store.Delivery {
 	from := m.Envelope.From
 	if d.Token != "" && from != "" { // a null reverse-path stays null: nothing may answer it
 		from = resolver.PlusAddress(d.Mailbox, d.Token)
 	}
-	return store.Delivery{
+	return &store.Delivery{
 		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleOutbound), Mailbox: d.Mailbox,
 		From: from, Submitter: m.Envelope.From, SMTPUTF8: a.env.SMTPUTF8, RET: a.env.RET, EnvID: a.env.EnvID,
 		Recipients: recipients(a.env.Recipients, d.Recipients()), State: store.Queued,

@@ -70,9 +70,9 @@ func archived(env *Envelope, s *spool, sent []byte) (store.Archived, error) {
 	return a, err
 }
 
-// logMail writes the case-log row of a mail, if the site's document type for
-// them is set (rules §6).
-func (p pipeline) logMail(tx store.Tx, m store.Message, sourceType string) error {
+// logMail is the case-log row of a mail, if the site's document type for them
+// is set (rules §6).
+func (p pipeline) logMail(m store.Message, sourceType string) []store.LogEntry {
 	if p.Settings.LogDocumentType == "" || m.Case == 0 {
 		return nil
 	}
@@ -81,10 +81,10 @@ func (p pipeline) logMail(tx store.Tx, m store.Message, sourceType string) error
 	if m.Direction == store.Outgoing {
 		doc.Size, doc.SHA256 = a.SentSize, a.SentSHA256
 	}
-	return tx.Record(store.LogEntry{
+	return []store.LogEntry{{
 		ID: store.NewID(), Case: m.Case, At: m.ReceivedAt, By: m.From, SourceType: sourceType,
 		DocumentType: p.Settings.LogDocumentType, Document: doc, Text: m.Subject,
-	})
+	}}
 }
 
 func recipients(list []Recipient, to []string) []store.Recipient {

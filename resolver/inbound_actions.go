@@ -133,6 +133,9 @@ func (in *inbound) open(customer store.Contact) {
 		ID: in.mail.NewCase, Title: in.mail.Subject, State: store.Active, Origin: "Email",
 		Customer: customer.ID, Ordinal: 1, CreatedAt: in.mail.Received, UpdatedAt: in.mail.Received,
 	}
+	if in.sender.single {
+		c.Opener = in.sender.address.Address
+	}
 	if c.Title == "" {
 		c.Title = "(no subject)"
 	}

@@ -12,9 +12,8 @@ import (
 // Submission is a message given to the smarthost, and by whom.
 type Submission struct {
 	Mail
-	SendAs  []string          // addresses the submitter may put in From; empty: every mailbox
-	Setting string            // where SendAs is set, for the refusal
-	Openers map[uint64]string // who opened a case, where its customer has no address (O4)
+	SendAs  []string // addresses the submitter may put in From; empty: every mailbox
+	Setting string   // where SendAs is set, for the refusal
 }
 
 // Mode tells an answer to the customer from an internal consultation (O0).

@@ -160,7 +160,7 @@ func (o *outbound) customerIsIn() bool {
 func (o *outbound) customerAddress() string {
 	var best string
 	var last store.Usage
-	opener := o.sub.Openers[o.d.Case.Number]
+	opener := o.d.Case.Opener
 	for _, e := range o.d.Customer.EmailAddresses {
 		key := store.Key(e.Address)
 		if !o.d.Customer.HeldAt(key, o.sub.Received) {

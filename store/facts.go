@@ -1,6 +1,9 @@
 package store
 
-import "time"
+import (
+	"reflect"
+	"time"
+)
 
 // Query names everything one decision asks the store for.
 type Query struct {
@@ -29,6 +32,10 @@ type Facts struct {
 	// Parents holds the messages that bear an id, when Query.Parents asked.
 	Parents map[ID]Message
 }
+
+// Equal reports whether two answers to the same Query say the same: a decision
+// on either is then the same.
+func (f Facts) Equal(g Facts) bool { return reflect.DeepEqual(f, g) }
 
 // CaseFacts is a case with what decisions ask about it.
 type CaseFacts struct {

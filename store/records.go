@@ -36,6 +36,7 @@ type Case struct {
 	Queue      string    `json:"queue"`
 	Mailbox    string    `json:"mailbox,omitempty"`  // the mailbox it came in by
 	Customer   ID        `json:"customer"`           // a Contact; never changed by mail
+	Opener     string    `json:"opener,omitempty"`   // From address of the mail that opened it (rule O4)
 	Accounts   []ID      `json:"accounts,omitempty"` // context, never identity
 	MergedInto uint64    `json:"merged_into,omitempty"`
 	Flags      []string  `json:"flags,omitempty"`

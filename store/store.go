@@ -37,6 +37,10 @@ type Store interface {
 	// peer: a long view makes the embedded store's file grow.
 	View(ctx context.Context, fn func(Reader) error) error
 
+	// ReserveCase returns a number for a new case that nobody else gets; it is
+	// durable with the case put under it. Numbers grow, gaps are fine.
+	ReserveCase(ctx context.Context) (uint64, error)
+
 	// Stage opens a body that is written before the transaction that archives
 	// it. A staged body whose Message never commits is swept later.
 	Stage(ctx context.Context) (Body, error)
@@ -119,8 +123,6 @@ type Reader interface {
 type Tx interface {
 	Reader
 
-	// NextCase reserves a case number; numbers grow, gaps are fine.
-	NextCase() (uint64, error)
 	PutCase(Case) error
 	PutContact(Contact) error
 	PutAccount(Account) error

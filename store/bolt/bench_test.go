@@ -65,7 +65,7 @@ func (l *letter) accept(ctx context.Context, st store.Store) (uint64, error) {
 		if len(f.MessageIDs[l.messageID]) > 0 {
 			return fmt.Errorf("message %s came twice", l.messageID)
 		}
-		if n, err = tx.NextCase(); err != nil {
+		if n, err = st.ReserveCase(ctx); err != nil {
 			return err
 		}
 		return l.record(tx, n, body)

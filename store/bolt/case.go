@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"context"
 	"encoding/binary"
 
 	"github.com/casegate/casegate/store"
@@ -50,14 +51,21 @@ func (w *writer) PutCase(c store.Case) error {
 	return w.putRecord(cases, key, c)
 }
 
-func (w *writer) NextCase() (uint64, error) {
-	key := []byte(keyNextCase)
-	v, err := w.sealed(meta, key)
-	if err != nil {
-		return 0, err
-	}
-	n := newFields(v).uint() + 1
-	return n, w.putSealed(meta, key, binary.AppendUvarint(nil, n))
+// ReserveCase counts in memory. What makes a number taken for good is the case
+// stored under it: no case is ever deleted.
+func (s *Store) ReserveCase(ctx context.Context) (uint64, error) {
+	return s.lastCase.Add(1), ctx.Err()
+}
+
+// readLastCase finds where to go on counting.
+func (s *Store) readLastCase() error {
+	return s.view(context.Background(), func(r *reader) error {
+		for last := range r.newest(cases, nil, nil) {
+			s.lastCase.Store(binary.BigEndian.Uint64(last))
+			break
+		}
+		return nil
+	})
 }
 
 func (r *reader) Installation() (store.Installation, error) {
@@ -72,7 +80,6 @@ func (w *writer) PutInstallation(in store.Installation) error {
 const (
 	keySchema       = "schema"
 	keyInstallation = "installation"
-	keyNextCase     = "next-case"
 )
 
 func (r *reader) Log(n uint64, p store.Page) ([]store.LogEntry, store.Cursor, error) {

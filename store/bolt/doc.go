@@ -5,7 +5,7 @@
 // A number is 8 bytes, an id 16 (UUIDv7: new rows go to the end), a hash the
 // first 16 bytes of a SHA-256, a time 12 bytes that sort. "-" is an empty value.
 //
-//	meta               word -> schema version, installation, last case number
+//	meta               word -> schema version, installation
 //	cases              number -> Case
 //	case-states        state 0 number -> queue           lists by state and queue
 //	contacts           id -> Contact

@@ -100,7 +100,7 @@ func acceptLarge(st *Store, n uint64, size int) error {
 		return err
 	}
 	return st.Update(ctx, func(tx store.Tx) error {
-		number, err := tx.NextCase()
+		number, err := st.ReserveCase(ctx)
 		if err != nil {
 			return err
 		}

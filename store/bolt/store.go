@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -63,6 +64,8 @@ type Store struct {
 	epoch   store.ID // of this opening: leases of an earlier one are void
 	buffers buffers
 
+	lastCase atomic.Uint64 // the last case number given
+
 	db     atomic.Pointer[mounted] // nil while the outcome of a commit is unknown, and when closed
 	calls  chan *call
 	slab   []byte // of the committer
@@ -89,6 +92,9 @@ func Open(path string, opts Options) (*Store, error) {
 	}
 	if err := guard(func() error { return s.mount(false) }); err != nil {
 		return nil, fmt.Errorf("opening store %q: %w", path, err)
+	}
+	if err := s.readLastCase(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening store %q: %w", path, err), s.db.Swap(nil).db.Close())
 	}
 	s.wholes.Go(s.run)
 	if err := s.sweepAll(); err != nil {

@@ -2,7 +2,6 @@ package bolt
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"github.com/casegate/casegate/store"
@@ -76,8 +75,7 @@ func (v *verifier) stale(b bucket, k []byte, rows [][]byte) {
 }
 
 func (v *verifier) metaRow(r *reader, k, val []byte) {
-	data, err := r.unseal(meta, k, val)
-	if err != nil {
+	if _, err := r.unseal(meta, k, val); err != nil {
 		v.found(fmt.Sprintf("meta %q", k), "%v", err)
 		return
 	}
@@ -86,13 +84,6 @@ func (v *verifier) metaRow(r *reader, k, val []byte) {
 	case keyInstallation:
 		if in, ok := own[store.Installation](v, r, meta, k, val); ok && len(in.Keys) == 0 {
 			v.found("installation", "it has no signing key")
-		}
-	case keyNextCase:
-		for last := range r.newest(cases, nil, nil) {
-			if n := binary.BigEndian.Uint64(last); n > newFields(data).uint() {
-				v.found("meta next-case", "case %d is beyond it", n)
-			}
-			break
 		}
 	default:
 		v.found(fmt.Sprintf("meta %q", k), "unknown row")

@@ -106,7 +106,7 @@ func (m *mail) accept(s *suite) uint64 {
 	body := s.staged(m.body)
 	defer body.Discard()
 	s.update(func(tx store.Tx) (err error) {
-		if m.msg.Case, err = tx.NextCase(); err != nil {
+		if m.msg.Case, err = s.ReserveCase(s.ctx); err != nil {
 			return err
 		}
 		if err := tx.PutContact(m.guest); err != nil {

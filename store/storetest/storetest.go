@@ -250,7 +250,7 @@ func concurrent(s *suite) {
 		go func() {
 			var number uint64
 			err := s.Update(s.ctx, func(tx store.Tx) (err error) {
-				if number, err = tx.NextCase(); err != nil {
+				if number, err = s.ReserveCase(s.ctx); err != nil {
 					return err
 				}
 				ana := s.contact("someone", "someone@x.example")

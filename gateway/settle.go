@@ -1,0 +1,133 @@
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+)
+
+// plan is all that one message brings about.
+type plan struct {
+	repeats   store.ID // the message it is a copy of; then all else is empty
+	mailboxes []string // that the copy reached
+
+	contact  *store.Contact
+	kase     *store.Case
+	message  store.Message
+	received []byte // header blocks
+	sent     []byte
+	apart    []store.Apart
+	body     store.Body
+	log      []store.LogEntry
+	delivery *store.Delivery
+}
+
+// settle decides on a message and records what follows, in one transaction.
+// All that takes time is done before it, on a plan from a snapshot. The
+// transaction asks the same again: where nothing has changed, the plan holds,
+// since a decision rests on the facts alone; else it is made anew there.
+func settle(ctx context.Context, p pipeline, ask func(store.Reader) (store.Facts, error), decide func(store.Facts) (plan, error)) (Receipt, error) {
+	var facts store.Facts
+	err := p.Store.View(ctx, func(r store.Reader) (err error) {
+		facts, err = ask(r)
+		return err
+	})
+	if err != nil {
+		return Receipt{}, err
+	}
+	draft, err := decide(facts)
+	if err != nil {
+		return Receipt{}, err
+	}
+	var done store.Message
+	var queued bool
+	err = p.Store.Update(ctx, func(tx store.Tx) error {
+		now, err := ask(tx)
+		if err != nil {
+			return err
+		}
+		final := draft
+		if !now.Equal(facts) {
+			if final, err = decide(now); err != nil {
+				return err
+			}
+		}
+		queued = final.delivery != nil
+		done, err = final.record(tx)
+		return err
+	})
+	if err != nil {
+		return Receipt{}, err
+	}
+	if queued {
+		p.Queued()
+	}
+	return receipt(done), nil
+}
+
+// record writes a plan and returns the message that stands for it.
+func (n plan) record(tx store.Tx) (store.Message, error) {
+	if n.repeats != (store.ID{}) {
+		return n.noteMailboxes(tx)
+	}
+	if n.contact != nil {
+		if err := tx.PutContact(*n.contact); err != nil {
+			return n.message, err
+		}
+	}
+	if n.kase != nil {
+		if err := tx.PutCase(*n.kase); err != nil {
+			return n.message, err
+		}
+	}
+	if err := tx.PutMessage(n.message); err != nil {
+		return n.message, err
+	}
+	if err := tx.Archive(n.message.ID, n.received, n.sent, n.apart, n.body); err != nil {
+		return n.message, err
+	}
+	for _, entry := range n.log {
+		if err := tx.Record(entry); err != nil {
+			return n.message, err
+		}
+	}
+	if n.delivery == nil {
+		return n.message, nil
+	}
+	return n.message, tx.Enqueue(*n.delivery)
+}
+
+// noteMailboxes adds the further mailboxes that a copy reached (rule I1).
+func (n plan) noteMailboxes(tx store.Tx) (store.Message, error) {
+	m, err := tx.Message(n.repeats)
+	if err != nil {
+		return m, err
+	}
+	known := len(m.Mailboxes)
+	for _, address := range n.mailboxes {
+		if !slices.Contains(m.Mailboxes, address) {
+			m.Mailboxes = append(m.Mailboxes, address)
+		}
+	}
+	if len(m.Mailboxes) == known {
+		return m, nil
+	}
+	return m, tx.PutMessage(m)
+}
+
+// refused is a refusal by a rule as the answer of a session.
+func refused(r *resolver.Refusal) error { return Verdict{r.Code, r.Enhanced, r.Text} }
+
+func receipt(m store.Message) Receipt {
+	id := m.ID.String()
+	switch {
+	case m.Case != 0:
+		return Receipt{ID: id, Text: fmt.Sprintf("accepted %s case %d", id, m.Case)}
+	case m.Exception != "":
+		return Receipt{ID: id, Text: fmt.Sprintf("accepted %s exception %s", id, m.Exception)}
+	}
+	return Receipt{ID: id, Text: fmt.Sprintf("accepted %s uncased", id)}
+}
