@@ -58,9 +58,52 @@ type Mail struct {
 	ContentHash  string // what I1 compares
 	SubmitHash   string // of peer, envelope and raw bytes: the same hand-over again
 	Omitted      int    // addresses of the header that were too many to read
-	TrustedForm  bool   // the listener may assert the customer (rule I23)
 	Unparsable   string // why the header cannot be used; empty: it can
 	TooManyHops  bool   // more Received fields than a real way has
+
+	TrustedForm    bool          // the listener may assert the customer (rule I23)
+	ControlHeaders bool          // the listener's peers are believed in X-Case-* fields
+	Login          string        // address of the agent who signed in; empty: nobody did
+	Verdict        Verdict       // what authentication says of the single From address
+	DirectoryOut   string        // why the outside directory could not be asked; empty: it was, or there is none
+	Notification   *Notification // what a delivery report, receipt or complaint tells
+	Embedded       *Mail         // the message that this one forwards whole, if it is exactly one (rule I11)
+}
+
+// Verdict is what SPF, DKIM and DMARC amount to; zero when nothing was checked.
+type Verdict struct {
+	AlignedPass bool   // the From domain is proven
+	Forged      bool   // DMARC fails under a policy of quarantine or reject
+	Words       string // who says so and why, in one line
+}
+
+// Notification is what a DSN (RFC 3464), MDN (RFC 8098) or complaint (RFC 5965)
+// tells of an earlier message.
+type Notification struct {
+	Recipients []ReportedRecipient
+	Returned   *Returned // headers of that message, if it gives them back
+}
+
+// ReportedRecipient is one recipient of the message reported on.
+type ReportedRecipient struct {
+	Address    string
+	Action     string // failed, delayed, delivered, relayed, expanded
+	Status     string // RFC 3463
+	Diagnostic string
+}
+
+// Permanent reports whether the recipient will not get the message.
+func (r ReportedRecipient) Permanent() bool {
+	return r.Action == "failed" && !strings.HasPrefix(r.Status, "4")
+}
+
+// Returned is the tracking evidence in a message given back.
+type Returned struct {
+	MessageID  string
+	InReplyTo  []string
+	References []string
+	CaseRefs   []string // X-Case-Ref
+	ReturnPath string
 }
 
 // Sender is the single From address; ok is false when there is no such thing.
@@ -86,6 +129,13 @@ type Settings struct {
 	ReopenWindow time.Duration // rule I17
 	ReopenPerDay int           // rule I17
 	Strict       bool          // identity.on_unverified: guest (rule I25)
+	FloodHour    int           // new cases an hour from one address (rule I21); 0: no bound
+	FloodDay     int           // and a day
+	OrphanCase   bool          // orphan_auto: case (rule I15)
+	SubjectTag   bool          // a case number in the subject counts as unsigned evidence
+	Ack          bool          // acknowledge new cases
+	AckPerHour   int           // to one address
+	AckPerDay    int
 
 	Sender              string // user | template | mailbox
 	ToPolicy            string // cc | keep | drop (rule O6)
