@@ -7,11 +7,35 @@ import (
 
 // Query names everything one decision asks the store for.
 type Query struct {
-	Cases      []uint64 // case numbers read from signed evidence
-	MessageIDs []string // without angle brackets: the message's own and all it names
-	Addresses  []string // canonical keys of everyone the message names
-	Contacts   []ID     // contacts named outright
-	Parents    bool     // also the whole messages behind MessageIDs (rule O9)
+	Cases      []uint64      // case numbers read from signed evidence
+	MessageIDs []string      // without angle brackets: the message's own and all it names
+	Addresses  []string      // canonical keys of everyone the message names
+	Contacts   []ID          // contacts named outright
+	Parents    bool          // also the whole messages behind MessageIDs (rule O9)
+	Ordinals   []CaseOrdinal // the messages that tokens name: asked for with reports only
+	Tallies    []TallyKey
+	At         time.Time // that Tallies are counted back from
+}
+
+// CaseOrdinal names an activity as tokens do.
+type CaseOrdinal struct {
+	Case    uint64
+	Ordinal uint32
+}
+
+// Tally is a sort of event that is counted by address.
+type Tally string
+
+// The tallies.
+const (
+	TallyOpened       Tally = "opened"       // a case was opened by mail (rule I21)
+	TallyAcknowledged Tally = "acknowledged" // an acknowledgement was sent
+)
+
+// TallyKey names one count: of a canonical address.
+type TallyKey struct {
+	Kind    Tally
+	Address string
 }
 
 // Facts is the answer to a Query: all of it from one snapshot.
@@ -31,7 +55,19 @@ type Facts struct {
 	Contacts map[ID]Contact
 	// Parents holds the messages that bear an id, when Query.Parents asked.
 	Parents map[ID]Message
+	// Answered holds the messages that Ordinals name, so far as they exist.
+	Answered map[CaseOrdinal]Message
+	// Tallies holds the events since TallyWindow before At, newest first, at
+	// most MaxTally of each. One that is later than At counts too: it was noted
+	// while this decision waited. A tally of nothing is missing.
+	Tallies map[TallyKey][]time.Time
 }
+
+// What is remembered of a tally.
+const (
+	TallyWindow = 24 * time.Hour
+	MaxTally    = 1000
+)
 
 // Equal reports whether two answers to the same Query say the same: a decision
 // on either is then the same.

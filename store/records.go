@@ -36,16 +36,26 @@ type Case struct {
 	Queue      string    `json:"queue"`
 	Mailbox    string    `json:"mailbox,omitempty"`  // the mailbox it came in by
 	Customer   ID        `json:"customer"`           // a Contact; never changed by mail
-	Opener     string    `json:"opener,omitempty"`   // From address of the mail that opened it (rule O4)
+	Opener     string    `json:"opener,omitempty"`   // From address, as written, of the mail that opened it (rule O4)
 	Accounts   []ID      `json:"accounts,omitempty"` // context, never identity
 	MergedInto uint64    `json:"merged_into,omitempty"`
 	Flags      []string  `json:"flags,omitempty"`
-	Ordinal    uint32    `json:"ordinal"` // the last ordinal given to an activity
+	// HandLinks say who an address is in this case, and in no other.
+	HandLinks []HandLink `json:"hand_links,omitempty"`
+	Ordinal   uint32     `json:"ordinal"` // the last ordinal given to an activity
 	// ReopenedAt are the times of reopening by mail, newest last (rule I17).
 	ReopenedAt []time.Time `json:"reopened_at,omitempty"`
 	ResolvedAt time.Time   `json:"resolved_at,omitzero"`
 	CreatedAt  time.Time   `json:"created_at"`
 	UpdatedAt  time.Time   `json:"updated_at"`
+}
+
+// HandLink is what a person said about an address of one case.
+type HandLink struct {
+	Address string    `json:"address"` // canonical key
+	Contact ID        `json:"contact"`
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
 }
 
 // ContactKind tells a known person from one met by mail.
@@ -57,11 +67,13 @@ const (
 	Guest      ContactKind = "guest"
 )
 
-// Contact owns identity. Several contacts may share an address.
+// Contact owns identity. Several contacts may share an address, none an
+// External.
 type Contact struct {
 	ID             ID             `json:"id"`
 	Kind           ContactKind    `json:"kind"`
 	Name           string         `json:"name,omitempty"`
+	External       string         `json:"external_id,omitempty"` // its id in an outside directory
 	EmailAddresses []EmailAddress `json:"email_addresses"`
 	Account        ID             `json:"account,omitzero"`
 	DoNotEmail     bool           `json:"do_not_email,omitempty"`
@@ -147,6 +159,12 @@ type Message struct {
 	Parties           []Party  `json:"parties"`
 	Links             []Link   `json:"links,omitempty"`
 	Decision          Decision `json:"decision"`
+	// Observed: it came by a listener in mode observe; the decision is what would
+	// have been done.
+	Observed bool `json:"observed,omitempty"`
+	// Events are what reports told of the delivery of this message, which is
+	// outgoing (rule I5); oldest first.
+	Events []DeliveryEvent `json:"events,omitempty"`
 
 	Envelope   Envelope  `json:"envelope"`
 	Mailboxes  []string  `json:"mailboxes,omitempty"` // of ours that it reached
@@ -156,6 +174,21 @@ type Message struct {
 	// envelope and the raw bytes of a submission (invariant 3). Hex SHA-256.
 	ContentHash string `json:"content_hash,omitempty"`
 	SubmitHash  string `json:"submit_hash,omitempty"`
+	// PartHashes are the SubmitHash of each further part of a submission that was
+	// split over several transactions (rules §6).
+	PartHashes []string `json:"part_hashes,omitempty"`
+	// ReplyTo is filled in for a decision on an answer, out of the archive (O0).
+	ReplyTo []string `json:"-"`
+}
+
+// DeliveryEvent is what a report says of one recipient (RFC 3464).
+type DeliveryEvent struct {
+	At         time.Time `json:"at"`
+	Recipient  string    `json:"recipient,omitempty"` // empty: the report doesn't say
+	Action     string    `json:"action"`              // failed, delayed, delivered, relayed, expanded
+	Status     string    `json:"status,omitempty"`    // RFC 3463
+	Diagnostic string    `json:"diagnostic,omitempty"`
+	Report     ID        `json:"report"` // the message that told it
 }
 
 // Envelope is who handed a message over, and for whom (RFC 5321).
@@ -217,6 +250,8 @@ type Party struct {
 	Name        string   `json:"unresolved_party_name,omitempty"`
 	Party       PartyRef `json:"party,omitzero"`
 	Candidates  []ID     `json:"candidates,omitempty"` // contacts that share the address
+	ByHand      bool     `json:"by_hand,omitempty"`    // a person said who it is
+	Sent        bool     `json:"sent,omitempty"`       // of an outgoing message: it is mailed to this address
 	Why         string   `json:"why"`
 }
 
@@ -233,12 +268,13 @@ type Link struct {
 	Address string `json:"address"` // canonical key
 }
 
-// LogEntry is a row of a case's log.
+// LogEntry is a row of a case's log, or of the installation's own: key
+// rotated, contact imported.
 type LogEntry struct {
 	ID           ID        `json:"id"`
-	Case         uint64    `json:"case"`
+	Case         uint64    `json:"case"` // 0: the installation's own log
 	At           time.Time `json:"at"`
-	By           string    `json:"by"`          // who or what did it
+	By           string    `json:"by"`          // who did it: a login, an address, or a part of casegate
 	SourceType   string    `json:"source_type"` // Case email-in, Case email-out, Case document, Case changed
 	DocumentType string    `json:"document_type,omitempty"`
 	Document     *Document `json:"document,omitempty"`
@@ -307,7 +343,8 @@ type Attempt struct {
 }
 
 // Installation is made once, in the store, at its first start: what signs and
-// verifies tracking tokens. Part of every backup.
+// verifies tracking tokens. Part of every backup. Old keys stay, or the tokens
+// they signed stop working.
 type Installation struct {
 	ID   ID           `json:"id"`
 	Keys []SigningKey `json:"keys"`

@@ -17,6 +17,9 @@ var (
 	// cannot be reached. Repeat the whole transaction later: all keys are
 	// idempotent.
 	ErrUnavailable = errors.New("storage is unavailable")
+	// ErrTaken: another record has what may be had once, such as a Contact's
+	// External. Nothing was changed.
+	ErrTaken = errors.New("another record has it already")
 	// ErrInUse: another process has the store open.
 	ErrInUse = errors.New("the store is in use by another process")
 	// ErrSchema: the store was written by a newer casegate, or is not ours.
@@ -98,6 +101,11 @@ type Reader interface {
 	Account(ID) (Account, error)
 	Agent(ID) (Agent, error)
 	Message(ID) (Message, error)
+	// ByOrdinal finds a message by what a token names (rules §2). Ordinal 0 is
+	// the case itself, so no message. Of several, the oldest.
+	ByOrdinal(caseNumber uint64, ordinal uint32) (Message, error)
+	// ContactByExternal finds a contact by its id in an outside directory.
+	ContactByExternal(id string) (Contact, error)
 	// Header returns an archived header block, as received or as sent, and the
 	// fields kept apart from it (Bcc).
 	Header(ID, As) (block []byte, apart []Apart, err error)
@@ -113,9 +121,9 @@ type Reader interface {
 	Contacts(ContactFilter, Page) ([]Contact, Cursor, error)     // oldest first
 	Accounts(Page) ([]Account, Cursor, error)                    // oldest first
 	Agents(Page) ([]Agent, Cursor, error)                        // oldest first
-	Messages(MessageFilter, Page) ([]Message, Cursor, error)     // newest first; of one case: oldest first
+	Messages(MessageFilter, Page) ([]Message, Cursor, error)     // newest first, or as the filter says
 	Deliveries(DeliveryFilter, Page) ([]Delivery, Cursor, error) // oldest first
-	Log(caseNumber uint64, p Page) ([]LogEntry, Cursor, error)   // oldest first
+	Log(caseNumber uint64, p Page) ([]LogEntry, Cursor, error)   // oldest first; of case 0: the installation's own
 }
 
 // Tx is a Reader that also writes. Put stores a record whole, replacing the
@@ -124,22 +132,30 @@ type Tx interface {
 	Reader
 
 	PutCase(Case) error
-	PutContact(Contact) error
+	PutContact(Contact) error // ErrTaken: another contact has its External
 	PutAccount(Account) error
 	PutAgent(Agent) error
-	PutInstallation(Installation) error
+	PutInstallation(Installation) error // keys left out are gone: their tokens no longer verify
 
 	// PutMessage stores the activity. With Case set it joins that case's
 	// timeline, its Message-ID, DerivedID and those it references lead to the case, and
 	// the addresses of its sender and recipients count as used on the case.
-	// With Exception set it joins the exceptions list.
+	// With Exception set it joins the exceptions list. On a case, with a sender
+	// or recipient who is not resolved, it joins the list of those.
 	PutMessage(Message) error
 	// Archive stores a message's bytes, once per message. sent may be nil
 	// (never handed on); apart holds the fields cut out of received.
 	Archive(id ID, received, sent []byte, apart []Apart, body Body) error
+	// ArchiveSent adds the sent header block of a message that was archived
+	// without one; nil adds nothing.
+	ArchiveSent(id ID, sent []byte) error
 	// Enqueue adds a delivery to the outbox, or replaces it.
 	Enqueue(Delivery) error
-	// Record appends a row to the log of a case.
+	// Tally notes one event more. What is older than TallyWindow is forgotten, a
+	// little with each call.
+	Tally(k TallyKey, at time.Time) error
+	// Record appends a row to the log of a case, or, with Case 0, to that of the
+	// installation.
 	Record(LogEntry) error
 }
 
@@ -182,8 +198,9 @@ func (p Page) Max() int {
 
 // CaseFilter selects cases; zero fields select all.
 type CaseFilter struct {
-	State CaseState
-	Queue string
+	State    CaseState
+	Queue    string
+	Customer ID // cases whose customer this is now
 }
 
 // ContactFilter selects contacts; zero fields select all.
@@ -194,8 +211,14 @@ type ContactFilter struct {
 
 // MessageFilter selects messages; zero fields select all.
 type MessageFilter struct {
-	Case       uint64
-	Exceptions bool // only what is on the exceptions list
+	Case       uint64 // its timeline, oldest first
+	Exceptions bool   // only what is on the exceptions list
+	Exception  string // only what is there for this reason
+	Unresolved bool   // only what has an unresolved sender or recipient, on a case
+	// Since leaves out what was received before. It is sought by the time in
+	// their ids: one made over a day before its message was received is missed.
+	Since       time.Time
+	OldestFirst bool
 }
 
 // DeliveryFilter selects deliveries; zero fields select all.

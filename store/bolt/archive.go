@@ -179,6 +179,26 @@ func (w *writer) Archive(id store.ID, received, sent []byte, apart []store.Apart
 	return w.keepBody(id, bd)
 }
 
+// ArchiveSent may be repeated with the same bytes, as Archive may.
+func (w *writer) ArchiveSent(id store.ID, sent []byte) error {
+	if sent == nil {
+		return nil
+	}
+	a, err := w.archivedRow(id)
+	switch {
+	case err != nil:
+		return err
+	case a.sent != nil && bytes.Equal(a.sent, sent):
+		return nil
+	case a.sent != nil:
+		return fmt.Errorf("message %s is archived as sent already, with other bytes", id)
+	}
+	a.sent = sent
+	w.mail = true
+	value := a.pack(w.room(a.packedSize() + sealSize))
+	return w.putRow(archive, id[:], w.seal(id[:], value))
+}
+
 // keepBody puts what is left in memory of a body behind its staged chunks and
 // makes it the message's.
 func (w *writer) keepBody(id store.ID, b *body) error {

@@ -8,14 +8,18 @@ const (
 	meta bucket = iota
 	cases
 	caseStates
+	caseCustomers
 	contacts
 	registered
 	accounts
 	agents
 	addresses
+	externals
 	messages
 	timeline
+	ordinals
 	exceptions
+	unresolved
 	messageIDs
 	used
 	archive
@@ -29,15 +33,16 @@ const (
 	deliveryCases
 	deliveryStates
 	caseLog
+	tallies
 	bucketCount
 )
 
 func (b bucket) String() string {
 	return [bucketCount]string{
-		"meta", "cases", "case-states", "contacts", "registered", "accounts", "agents",
-		"addresses", "messages", "timeline", "exceptions", "message-ids", "used", "archive",
+		"meta", "cases", "case-states", "case-customers", "contacts", "registered", "accounts", "agents",
+		"addresses", "externals", "messages", "timeline", "ordinals", "exceptions", "unresolved", "message-ids", "used", "archive",
 		"bodies", "body-owners", "staged", "deliveries", "due", "leases",
-		"delivery-messages", "delivery-cases", "delivery-states", "log",
+		"delivery-messages", "delivery-cases", "delivery-states", "log", "tallies",
 	}[b]
 }
 
@@ -46,9 +51,9 @@ func (b bucket) String() string {
 // random.
 func (b bucket) fill() float64 {
 	switch b {
-	case messages, archive, bodies, caseLog, timeline, bodyOwners, deliveryMessages, deliveryCases, exceptions:
+	case messages, archive, bodies, caseLog, timeline, bodyOwners, deliveryMessages, deliveryCases, exceptions, unresolved:
 		return 1
-	case cases, contacts, deliveries, used, due, caseStates:
+	case cases, contacts, deliveries, used, due, caseStates, caseCustomers, ordinals:
 		return 0.9
 	}
 	return 0.5

@@ -11,13 +11,17 @@ func (r *reader) Case(n uint64) (store.Case, error) {
 	return get[store.Case](r, cases, number(n), "case", n)
 }
 
-// Cases are found by state where one is asked: its rows name the queue, so
-// only what is wanted is decoded.
+// Cases are found by customer or by state where one is asked. The rows by
+// state name the queue, so only what is wanted is decoded.
 func (r *reader) Cases(f store.CaseFilter, p store.Page) ([]store.Case, store.Cursor, error) {
-	if f.State == "" {
-		return records(r, r.newest, cases, nil, p, func(c store.Case) bool {
-			return f.Queue == "" || c.Queue == f.Queue
-		})
+	keep := func(c store.Case) bool {
+		return (f.State == "" || c.State == f.State) && (f.Queue == "" || c.Queue == f.Queue)
+	}
+	switch {
+	case f.Customer != (store.ID{}):
+		return behindPrefix(r, r.newest, caseCustomers, cases, f.Customer[:], p, keep)
+	case f.State == "":
+		return records(r, r.newest, cases, nil, p, keep)
 	}
 	prefix := named(string(f.State), nil)
 	return list(r.newest, caseStates, prefix, p, func(k, queue []byte) (store.Case, bool, error) {
@@ -30,6 +34,8 @@ func (r *reader) Cases(f store.CaseFilter, p store.Page) ([]store.Case, store.Cu
 }
 
 func caseState(c store.Case) []byte { return named(string(c.State), number(c.Number)) }
+
+func caseCustomer(c store.Case) []byte { return join(c.Customer[:], number(c.Number)) }
 
 func (w *writer) PutCase(c store.Case) error {
 	key := number(c.Number)
@@ -47,6 +53,13 @@ func (w *writer) PutCase(c store.Case) error {
 		if err := w.putRow(caseStates, caseState(c), []byte(c.Queue)); err != nil {
 			return err
 		}
+	}
+	var before [][]byte
+	if known {
+		before = [][]byte{caseCustomer(old)}
+	}
+	if err := w.swap(caseCustomers, before, [][]byte{caseCustomer(c)}); err != nil {
+		return err
 	}
 	return w.putRecord(cases, key, c)
 }
@@ -67,20 +80,6 @@ func (s *Store) readLastCase() error {
 		return nil
 	})
 }
-
-func (r *reader) Installation() (store.Installation, error) {
-	return get[store.Installation](r, meta, []byte(keyInstallation), "installation", "")
-}
-
-func (w *writer) PutInstallation(in store.Installation) error {
-	return w.putRecord(meta, []byte(keyInstallation), in)
-}
-
-// The keys of the meta bucket.
-const (
-	keySchema       = "schema"
-	keyInstallation = "installation"
-)
 
 func (r *reader) Log(n uint64, p store.Page) ([]store.LogEntry, store.Cursor, error) {
 	return records(r, r.rows, caseLog, number(n), p, all[store.LogEntry])

@@ -20,6 +20,7 @@ type codec struct {
 	enc   cbor.UserBufferEncMode
 	dec   cbor.DecMode
 	table *crc32.Table
+	kept  *kept
 }
 
 const sealSize = 4
@@ -36,7 +37,7 @@ func newCodec() (*codec, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &codec{enc, dec, crc32.MakeTable(crc32.Castagnoli)}, nil
+	return &codec{enc, dec, crc32.MakeTable(crc32.Castagnoli), &kept{}}, nil
 }
 
 // seal appends the checksum to a value.
@@ -61,10 +62,10 @@ func (c *codec) unseal(b bucket, key, sealed []byte) ([]byte, error) {
 // choose those, so they are cut to one length, and no chosen pair collides.
 const hashSize = 16
 
-func hashKey(s string) (h [hashSize]byte) {
-	sum := sha256.Sum256([]byte(s))
-	copy(h[:], sum[:])
-	return h
+func hashKey(s string) [hashSize]byte {
+	var room [256]byte // most fit: no allocation
+	sum := sha256.Sum256(append(room[:0], s...))
+	return [hashSize]byte(sum[:])
 }
 
 // number is a case number as a key.

@@ -2,6 +2,8 @@ package bolt
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -19,6 +21,44 @@ const (
 
 func (r *reader) Contact(id store.ID) (store.Contact, error) {
 	return get[store.Contact](r, contacts, id[:], "contact", id)
+}
+
+// ContactByExternal looks at the record too: what leads to it is a hash.
+func (r *reader) ContactByExternal(external string) (store.Contact, error) {
+	for k := range r.rows(externals, externalKey(external, nil), nil) {
+		c, err := r.Contact(store.ID(k[hashSize:]))
+		if err != nil || c.External == external {
+			return c, err
+		}
+	}
+	return store.Contact{}, fmt.Errorf("contact with external id %q: %w", external, store.ErrNotFound)
+}
+
+func externalKey(external string, id []byte) []byte {
+	h := hashKey(external)
+	return append(h[:], id...)
+}
+
+func externalRow(c store.Contact) [][]byte {
+	if c.External == "" {
+		return nil
+	}
+	return [][]byte{externalKey(c.External, c.ID[:])}
+}
+
+// free reports who else has the External of a contact.
+func (r *reader) free(c store.Contact) error {
+	if c.External == "" {
+		return nil
+	}
+	other, err := r.ContactByExternal(c.External)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return nil
+	case err == nil && other.ID != c.ID:
+		return fmt.Errorf("external id %q: contact %s: %w", c.External, other.ID, store.ErrTaken)
+	}
+	return err
 }
 
 func (r *reader) Account(id store.ID) (store.Account, error) {
@@ -105,56 +145,66 @@ func held(address string, as byte, id []byte) []byte {
 	return append(append(append(key, h[:]...), as), id...)
 }
 
-func (r *reader) Holders(address string) (store.Holders, error) {
-	var h store.Holders
-	var err error
-	if h.Contacts, h.More, err = r.holding(address, r.now(), store.MaxHolders); err != nil {
-		return h, err
-	}
-	prefix := held(address, heldAccount, nil)
-	for k := range r.rows(addresses, prefix, nil) {
-		a, err := r.Account(store.ID(k[len(prefix):]))
-		if err != nil {
+// Holders walks the rows of an address once: mostly there are none, or one.
+func (r *reader) Holders(address string) (h store.Holders, err error) {
+	hash := hashKey(address)
+	for k := range r.rows(addresses, hash[:], nil) {
+		if h.More = len(h.Contacts) == store.MaxHolders && isContact(k); h.More {
+			break
+		}
+		if err := r.holder(&h, k, address); err != nil {
 			return h, err
 		}
-		h.Accounts = append(h.Accounts, a)
 	}
-	prefix = held(address, heldAgent, nil)
-	for k := range r.rows(addresses, prefix, nil) {
-		a, err := r.Agent(store.ID(k[len(prefix):]))
-		if err != nil {
-			return h, err
+	if h.More { // what is left of the contacts may be long
+		for k := range r.rows(addresses, hash[:], append(hash[:hashSize:hashSize], heldAccount)) {
+			if err := r.holder(&h, k, address); err != nil {
+				return h, err
+			}
 		}
-		h.Agents = append(h.Agents, a)
 	}
+	slices.SortFunc(h.Contacts, func(a, b store.Contact) int { return compareIDs(a.ID, b.ID) })
 	return h, nil
 }
 
-func (r *reader) HeldBy(address string, at time.Time) ([]store.Contact, error) {
-	list, _, err := r.holding(address, at, -1)
-	return list, err
+func isContact(row []byte) bool { return row[hashSize] == heldRegistered || row[hashSize] == heldGuest }
+
+// holder adds whom a row of addresses points at.
+func (r *reader) holder(h *store.Holders, row []byte, address string) error {
+	id := store.ID(row[hashSize+1:])
+	switch row[hashSize] {
+	case heldAccount:
+		a, err := r.Account(id)
+		h.Accounts = append(h.Accounts, a)
+		return err
+	case heldAgent:
+		a, err := r.Agent(id)
+		h.Agents = append(h.Agents, a)
+		return err
+	}
+	c, err := r.Contact(id)
+	if err == nil && c.HeldAt(address, r.now()) {
+		h.Contacts = append(h.Contacts, c)
+	}
+	return err
 }
 
-// holding lists the contacts that had an address at a time, oldest first; at
-// most limit (none if negative), registered ones before guests.
-func (r *reader) holding(address string, at time.Time, limit int) (list []store.Contact, more bool, err error) {
-	for _, kind := range []byte{heldRegistered, heldGuest} {
-		prefix := held(address, kind, nil)
-		for k := range r.rows(addresses, prefix, nil) {
-			if more = len(list) == limit; more {
-				break
-			}
-			c, err := r.Contact(store.ID(k[len(prefix):]))
-			if err != nil {
-				return nil, false, err
-			}
-			if c.HeldAt(address, at) {
-				list = append(list, c)
-			}
+func (r *reader) HeldBy(address string, at time.Time) (list []store.Contact, err error) {
+	hash := hashKey(address)
+	for k := range r.rows(addresses, hash[:], nil) {
+		if !isContact(k) {
+			break
+		}
+		c, err := r.Contact(store.ID(k[hashSize+1:]))
+		if err != nil {
+			return nil, err
+		}
+		if c.HeldAt(address, at) {
+			list = append(list, c)
 		}
 	}
 	slices.SortFunc(list, func(a, b store.Contact) int { return compareIDs(a.ID, b.ID) })
-	return list, more, nil
+	return list, nil
 }
 
 func contactRows(c store.Contact) [][]byte {
@@ -184,9 +234,15 @@ func (w *writer) PutContact(c store.Contact) error {
 	if err != nil {
 		return err
 	}
+	if err := w.free(c); err != nil {
+		return err
+	}
 	var before [][]byte
 	if known {
 		before = contactRows(old)
+	}
+	if err := w.swap(externals, externalRow(old), externalRow(c)); err != nil {
+		return err
 	}
 	if err := w.swap(addresses, before, contactRows(c)); err != nil {
 		return err

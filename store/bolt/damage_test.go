@@ -38,7 +38,9 @@ func fillAll(t *testing.T, path string) {
 			if i%3 == 0 {
 				c.State, c.MergedInto = store.Cancelled, numbers[30]
 			}
-			if err := errors.Join(err, tx.Record(e), tx.PutAccount(a), tx.PutAgent(g), tx.PutCase(c)); err != nil {
+			x := store.Contact{ID: store.NewID(), Kind: store.Registered, External: fmt.Sprint("crm", i)}
+			k := store.TallyKey{Kind: store.TallyOpened, Address: fmt.Sprintf("f%d@x.example", i)}
+			if err := errors.Join(err, tx.PutContact(x), tx.Tally(k, time.Now()), tx.Record(e), tx.PutAccount(a), tx.PutAgent(g), tx.PutCase(c)); err != nil {
 				return err
 			}
 		}
@@ -61,10 +63,10 @@ func fillAll(t *testing.T, path string) {
 func reply(tx store.Tx, numbers []uint64) error {
 	for i := range 20 {
 		l := newLetter(uint64(2000+i), 10)
-		m := store.Message{ID: l.id, MessageID: l.messageID, References: []string{"root@x", "parent@x"}, Case: numbers[i],
+		m := store.Message{ID: l.id, MessageID: l.messageID, References: []string{"root@x", "parent@x"}, Case: numbers[i], Ordinal: uint32(i%2) * 7,
 			Parties: []store.Party{{Role: store.RoleSender, AddressUsed: l.from}}, ReceivedAt: time.Now()}
 		if i%4 == 0 {
-			m.Case, m.Exception = 0, "flood"
+			m.Case, m.Ordinal, m.Exception = 0, 0, "flood"
 		}
 		m.Archived = store.Archived{ReceivedSHA256: l.digest, ReceivedSize: int64(len(l.header) + len(l.body))}
 		b := &body{buf: l.body, size: int64(len(l.body)), sealed: true}
@@ -201,7 +203,9 @@ func readAll(st *Store) {
 		for _, m := range list {
 			r.Header(m.ID, store.AsSent)
 		}
-		r.Facts(store.Query{Cases: []uint64{1, 2, 3}, MessageIDs: []string{"root@x"}, Addresses: []string{"f1@x.example"}})
+		r.ByOrdinal(1, 1)
+		r.ContactByExternal("crm1")
+		r.Facts(store.Query{Tallies: []store.TallyKey{{Kind: store.TallyOpened, Address: "f1@x.example"}}, At: time.Now(), Cases: []uint64{1, 2, 3}, MessageIDs: []string{"root@x"}, Addresses: []string{"f1@x.example"}})
 		return nil
 	})
 	st.NextDue(context.Background())

@@ -8,15 +8,19 @@
 //	meta               word -> schema version, installation
 //	cases              number -> Case
 //	case-states        state 0 number -> queue           lists by state and queue
+//	case-customers     contact id number -> -            the cases of a customer
 //	contacts           id -> Contact
 //	registered         id -> -                           guests outnumber them
 //	accounts           id -> Account
 //	agents             id -> Agent
 //	addresses          hash(address) who id -> -         many may share one; who: a registered
 //	                                                     contact, b guest, c account, d agent
+//	externals          hash(External) contact id -> -
 //	messages           id -> Message
 //	timeline           number id -> -                    the messages of a case
-//	exceptions         id -> -                           messages on the exceptions list
+//	ordinals           number ordinal id -> -            and by ordinal (4 bytes)
+//	exceptions         id -> reason                      messages on the exceptions list
+//	unresolved         id -> -                           on a case, with an unresolved party
 //	message-ids        hash(Message-ID) o id -> ref      messages that bear it
 //	                   hash(Message-ID) r number -> ref  cases with a message that names it,
 //	                                                     and the oldest such message
@@ -31,11 +35,14 @@
 //	delivery-messages  message id -> -
 //	delivery-cases     number id -> -
 //	delivery-states    state 0 id -> -                   all but the delivered
-//	log                number id -> LogEntry
+//	log                number id -> LogEntry             number 0: of the installation
+//	tallies            day hash(kind address) time any -> checksum
+//	                                                     a day is 4 bytes; those before
+//	                                                     yesterday are swept
 //
 // Records are CBOR (RFC 8949) with the names of their JSON tags. What a later
 // version adds is ignored by an earlier one. Every value that is not empty ends
-// with a CRC-32C over key and value, but for case-states. Message-IDs and
+// with a CRC-32C over key and value, but for case-states and exceptions. Message-IDs and
 // addresses are chosen by strangers, so their keys are hashes. An ordinary new
 // case dirties two pages at random, those of message-ids and of addresses; all
 // its other rows go to the end of their buckets.

@@ -147,3 +147,38 @@ func rows(t *testing.T, st *Store, b bucket) (n int) {
 	}
 	return n
 }
+
+// A file of an earlier version gets the buckets it lacks; one with a bucket
+// that is nobody's does not: there a name is damaged.
+func TestMissingBuckets(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "casegate.db")
+	change := func(fn func(tx *bbolt.Tx) error) {
+		t.Helper()
+		db, err := bbolt.Open(path, 0o600, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(db.Update(fn), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(t, path, Options{}).Close()
+	change(func(tx *bbolt.Tx) error {
+		return errors.Join(tx.DeleteBucket([]byte("tallies")), tx.DeleteBucket([]byte("ordinals")))
+	})
+	st := open(t, path, Options{})
+	if err := put(st, contact("x")); err != nil {
+		t.Fatal(err)
+	}
+	verifyClean(t, st)
+	st.Close()
+	change(func(tx *bbolt.Tx) error {
+		_, err := tx.CreateBucket([]byte("tollies"))
+		return errors.Join(tx.DeleteBucket([]byte("tallies")), err)
+	})
+	st = open(t, path, Options{})
+	counts, err := st.Verify(context.Background(), func(store.Finding) {})
+	if err != nil || counts.Findings == 0 {
+		t.Errorf("a bucket under another name: %+v, %v", counts, err)
+	}
+}

@@ -2,6 +2,9 @@ package bolt
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -12,15 +15,69 @@ func (r *reader) Message(id store.ID) (store.Message, error) {
 	return get[store.Message](r, messages, id[:], "message", id)
 }
 
+func (r *reader) ByOrdinal(n uint64, ordinal uint32) (store.Message, error) {
+	prefix := binary.BigEndian.AppendUint32(number(n), ordinal)
+	for k := range r.rows(ordinals, prefix, nil) {
+		return r.Message(store.ID(k[len(prefix):]))
+	}
+	return store.Message{}, fmt.Errorf("message %d of case %d: %w", ordinal, n, store.ErrNotFound)
+}
+
+// Messages walks the index that leaves out most. Every one ends with the id
+// of the message, which holds a time: where to begin, or to end.
 func (r *reader) Messages(f store.MessageFilter, p store.Page) ([]store.Message, store.Cursor, error) {
-	excepted := func(m store.Message) bool { return !f.Exceptions || m.Exception != "" }
+	index, prefix := messages, []byte(nil)
 	switch {
 	case f.Case != 0:
-		return behindPrefix(r, r.rows, timeline, messages, number(f.Case), p, excepted)
-	case f.Exceptions:
-		return behindPrefix(r, r.newest, exceptions, messages, nil, p, all[store.Message])
+		index, prefix, f.OldestFirst = timeline, number(f.Case), true
+	case f.Unresolved:
+		index = unresolved
+	case f.Exceptions || f.Exception != "":
+		index = exceptions
 	}
-	return records(r, r.newest, messages, nil, p, all[store.Message])
+	walk := r.since(f, prefix)
+	return list(walk, index, prefix, p, func(k, v []byte) (m store.Message, ok bool, err error) {
+		switch {
+		case index == exceptions && f.Exception != "" && f.Exception != string(v):
+			return m, false, nil // not decoded
+		case index == messages:
+			m, err = record[store.Message](r, messages, k, v)
+		default:
+			m, err = r.Message(store.ID(k[len(prefix):]))
+		}
+		return m, err == nil && selects(f, m), err
+	})
+}
+
+func selects(f store.MessageFilter, m store.Message) bool {
+	return (!f.Exceptions || m.Exception != "") && (f.Exception == "" || m.Exception == f.Exception) &&
+		(!f.Unresolved || hasUnresolved(m)) && !m.ReceivedAt.Before(f.Since)
+}
+
+// idSlack is how long before a message was received its id may have been made.
+const idSlack = 24 * time.Hour
+
+// since is the walk that a filter asks for, without what is too old.
+func (r *reader) since(f store.MessageFilter, prefix []byte) order {
+	oldest := bytes.Clone(prefix)
+	if ms := f.Since.Add(-idSlack).UnixMilli(); ms > 0 { // UUIDv7 begins with 48 bits of it
+		oldest = append(oldest, binary.BigEndian.AppendUint64(nil, uint64(ms)<<16)[:6]...)
+	}
+	return func(b bucket, prefix, from []byte) iter.Seq2[[]byte, []byte] {
+		if f.OldestFirst {
+			if bytes.Compare(from, oldest) < 0 {
+				from = oldest
+			}
+			return r.rows(b, prefix, from)
+		}
+		return func(yield func(k, v []byte) bool) {
+			for k, v := range r.newest(b, prefix, from) {
+				if bytes.Compare(k, oldest) < 0 || !yield(k, v) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // PutMessage touches the indices only where what they hold has changed: a
@@ -46,8 +103,10 @@ func (w *writer) PutMessage(m store.Message) error {
 // indexMessage adds the rows that lead to a message. Doing it twice is
 // harmless.
 func (w *writer) indexMessage(m store.Message) error {
-	if err := w.swap(exceptions, nil, exceptionRow(m)); err != nil {
-		return err
+	if m.Exception != "" {
+		if err := w.putRow(exceptions, m.ID[:], []byte(m.Exception)); err != nil {
+			return err
+		}
 	}
 	for _, id := range ownIDs(m) {
 		key := ownKey(id, m.ID)
@@ -61,6 +120,12 @@ func (w *writer) indexMessage(m store.Message) error {
 	if err := w.mark(timeline, timelineKey(m)); err != nil {
 		return err
 	}
+	if err := w.swap(ordinals, nil, ordinalRow(m)); err != nil {
+		return err
+	}
+	if err := w.swap(unresolved, nil, unresolvedRow(m)); err != nil {
+		return err
+	}
 	if err := w.indexReferences(m, nil); err != nil {
 		return err
 	}
@@ -72,6 +137,12 @@ func (w *writer) indexMessage(m store.Message) error {
 // worked out again from the case's timeline.
 func (w *writer) reindexMessage(old, m store.Message) error {
 	if err := w.swap(exceptions, exceptionRow(old), exceptionRow(m)); err != nil {
+		return err
+	}
+	if err := w.swap(ordinals, ordinalRow(old), ordinalRow(m)); err != nil {
+		return err
+	}
+	if err := w.swap(unresolved, unresolvedRow(old), unresolvedRow(m)); err != nil {
 		return err
 	}
 	for _, id := range ownIDs(old) {
@@ -134,11 +205,39 @@ func exceptionRow(m store.Message) [][]byte {
 	return [][]byte{m.ID[:]}
 }
 
+// ordinalRow: ordinal 0 is the case's own. That two messages of a case have
+// the same is not meant to be, so the id is part of the key.
+func ordinalRow(m store.Message) [][]byte {
+	if m.Case == 0 || m.Ordinal == 0 {
+		return nil
+	}
+	return [][]byte{append(binary.BigEndian.AppendUint32(number(m.Case), m.Ordinal), m.ID[:]...)}
+}
+
+func unresolvedRow(m store.Message) [][]byte {
+	if !hasUnresolved(m) {
+		return nil
+	}
+	return [][]byte{m.ID[:]}
+}
+
+// hasUnresolved: somebody on the case should say who that is.
+func hasUnresolved(m store.Message) bool {
+	return m.Case != 0 && slices.ContainsFunc(m.Parties, func(p store.Party) bool {
+		return p.Party.Kind == store.Unresolved && takesPart(p.Role)
+	})
+}
+
+// takesPart tells senders and recipients from the other roles.
+func takesPart(r store.Role) bool {
+	return r == store.RoleSender || r == store.RoleTo || r == store.RoleCC || r == store.RoleBCC
+}
+
 func timelineKey(m store.Message) []byte { return join(number(m.Case), m.ID[:]) }
 
 // sameIndex: every index row of the two is the same.
 func sameIndex(a, b store.Message) bool {
-	return a.Case == b.Case && (a.Exception == "") == (b.Exception == "") &&
+	return a.Case == b.Case && a.Ordinal == b.Ordinal && a.Exception == b.Exception && hasUnresolved(a) == hasUnresolved(b) &&
 		a.MessageID == b.MessageID && a.DerivedID == b.DerivedID &&
 		slices.Equal(a.References, b.References) && a.Direction == b.Direction &&
 		a.ContentHash == b.ContentHash && a.SubmitHash == b.SubmitHash &&
@@ -168,9 +267,7 @@ func uses(m store.Message) (list []use) {
 		}
 	}
 	for _, p := range m.Parties {
-		switch p.Role {
-		case store.RoleSender, store.RoleTo, store.RoleCC, store.RoleBCC:
-		default:
+		if !takesPart(p.Role) {
 			continue
 		}
 		address := store.Key(p.AddressUsed)
@@ -245,6 +342,11 @@ func (r *reader) usage(key []byte) (*store.Usage, error) {
 	if v == nil || err != nil {
 		return nil, err
 	}
+	u := readUsage(v)
+	return &u, nil
+}
+
+func readUsage(v []byte) store.Usage {
 	f := newFields(v)
-	return &store.Usage{First: f.time(), Last: f.time(), Sender: f.byte() == 1}, nil
+	return store.Usage{First: f.time(), Last: f.time(), Sender: f.byte() == 1}
 }

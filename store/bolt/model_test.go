@@ -42,6 +42,37 @@ func (m *model) onCase(n uint64) (list []store.Message) {
 	return list
 }
 
+func (m *model) external(id string) (store.Contact, bool) {
+	for _, c := range m.contacts {
+		if id != "" && c.External == id {
+			return c, true
+		}
+	}
+	return store.Contact{}, false
+}
+
+// byOrdinal is the oldest.
+func (m *model) byOrdinal(n uint64, ordinal uint32) store.Message {
+	for _, msg := range m.onCase(n) {
+		if msg.Ordinal == ordinal && ordinal != 0 {
+			return msg
+		}
+	}
+	return store.Message{}
+}
+
+func (m *model) unresolved() (ids []store.ID) {
+	for _, id := range sorted(m.messages) {
+		msg := m.messages[id]
+		if msg.Case != 0 && slices.ContainsFunc(msg.Parties, func(p store.Party) bool {
+			return p.Role != store.RoleRelated && p.Party.Kind == ""
+		}) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 func (m *model) holders(address string, now time.Time) (list []store.Contact) {
 	for _, id := range sorted(m.contacts) {
 		if c := m.contacts[id]; c.HeldAt(address, now) {
@@ -150,6 +181,14 @@ func (m *machine) putContact() {
 		c = store.Contact{ID: store.NewID(), CreatedAt: m.now}
 	}
 	c.Kind = rapid.SampledFrom([]store.ContactKind{store.Guest, store.Registered}).Draw(m.t, "kind")
+	c.External = ""
+	if rapid.Bool().Draw(m.t, "outside") {
+		c.External = pool(m.t, "crm", 4)
+	}
+	if other, taken := m.model.external(c.External); taken && other.ID != c.ID {
+		m.refuse(c)
+		c.External = ""
+	}
 	c.EmailAddresses = nil
 	for range rapid.IntRange(0, 3).Draw(m.t, "addresses") {
 		e := store.EmailAddress{Address: m.address()}
@@ -162,6 +201,14 @@ func (m *machine) putContact() {
 		c.EmailAddresses = append(c.EmailAddresses, e)
 	}
 	m.update(func(tx store.Tx) error { return tx.PutContact(c) }, func(w *model) { w.contacts[c.ID] = c })
+}
+
+// refuse: what another contact has.
+func (m *machine) refuse(c store.Contact) {
+	err := m.st.Update(context.Background(), func(tx store.Tx) error { return tx.PutContact(c) })
+	if !errors.Is(err, store.ErrTaken) {
+		m.t.Fatalf("external id %q had by two: %v", c.External, err)
+	}
 }
 
 func (m *machine) putCase() {
@@ -192,8 +239,9 @@ func (m *machine) putMessage() {
 	}
 	msg.Exception = ""
 	if msg.Case == 0 && rapid.Bool().Draw(m.t, "excepted") {
-		msg.Exception = "flood"
+		msg.Exception = pool(m.t, "reason", 2)
 	}
+	msg.Ordinal = rapid.Uint32Range(0, 2).Draw(m.t, "ordinal")
 	msg.MessageID, msg.DerivedID = pool(m.t, "id", 5), ""
 	if rapid.Bool().Draw(m.t, "derived") {
 		msg.MessageID, msg.DerivedID = "", pool(m.t, "id", 5)
@@ -204,7 +252,11 @@ func (m *machine) putMessage() {
 	}
 	for range rapid.IntRange(0, 4).Draw(m.t, "parties") {
 		role := rapid.SampledFrom([]store.Role{store.RoleSender, store.RoleTo, store.RoleCC, store.RoleBCC, store.RoleRelated}).Draw(m.t, "role")
-		msg.Parties = append(msg.Parties, store.Party{Role: role, AddressUsed: m.address()})
+		p := store.Party{Role: role, AddressUsed: m.address()}
+		if rapid.IntRange(0, 2).Draw(m.t, "resolved") > 0 {
+			p.Party = store.PartyRef{Kind: store.PartyAccount, ID: store.NewID()}
+		}
+		msg.Parties = append(msg.Parties, p)
 	}
 	msg.Identity = rapid.SampledFrom([]string{"forged", "unknown"}).Draw(m.t, "identity")
 	msg.Direction = rapid.SampledFrom([]store.Direction{store.Incoming, store.Outgoing}).Draw(m.t, "direction")
@@ -360,6 +412,14 @@ func (m *machine) checkCase(r store.Reader, f store.Facts, n uint64, addresses [
 		m.t.Fatal(err)
 	}
 	m.same("timeline", list, m.model.onCase(n))
+	for ordinal := range uint32(3) {
+		msg, err := r.ByOrdinal(n, ordinal)
+		want := m.model.byOrdinal(n, ordinal)
+		if err != nil && !errors.Is(err, store.ErrNotFound) {
+			m.t.Fatal(err)
+		}
+		m.same(fmt.Sprintf("message %d of case %d", ordinal, n), msg, want)
+	}
 }
 
 func (m *machine) checkLists(r store.Reader) {
@@ -378,6 +438,16 @@ func (m *machine) checkLists(r store.Reader) {
 		got = append(got, msg.ID)
 	}
 	m.same("exceptions", got, excepted)
+	got = nil
+	list, _, err = r.Messages(store.MessageFilter{Unresolved: true, OldestFirst: true}, store.Page{Limit: 1000})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for _, msg := range list {
+		got = append(got, msg.ID)
+	}
+	m.same("unresolved", got, m.model.unresolved())
+	m.checkContacts(r)
 	for _, id := range sorted(m.model.deliveries) {
 		if m.model.deliveries[id].State == store.Held {
 			held = append(held, id)
@@ -408,6 +478,34 @@ func (m *machine) checkLists(r store.Reader) {
 			numbers = append(numbers, c.Number)
 		}
 		m.same("cases", numbers, want)
+	}
+}
+
+func (m *machine) checkContacts(r store.Reader) {
+	for i := range 4 {
+		id := fmt.Sprintf("crm%d", i)
+		got, err := r.ContactByExternal(id)
+		want, ok := m.model.external(id)
+		if ok == (err != nil) {
+			m.t.Fatalf("contact of %s: %v", id, err)
+		}
+		m.same("contact of "+id, got, want)
+	}
+	for _, id := range sorted(m.model.contacts) {
+		var want, numbers []uint64
+		for n := uint64(5); n > 0; n-- {
+			if c := m.model.cases[n]; c.Number != 0 && c.Customer == id {
+				want = append(want, n)
+			}
+		}
+		list, _, err := r.Cases(store.CaseFilter{Customer: id}, store.Page{})
+		if err != nil {
+			m.t.Fatal(err)
+		}
+		for _, c := range list {
+			numbers = append(numbers, c.Number)
+		}
+		m.same("cases of a customer", numbers, want)
 	}
 }
 

@@ -125,13 +125,27 @@ func (f *fields) hash() string {
 }
 
 // refs lists where a Message-ID leads, oldest first; of those that bear it
-// and of those that name it the newest maxRefs each.
+// and of those that name it the newest MaxMessageRefs each.
 func (r *reader) refs(id string) (list []store.MessageRef, err error) {
 	h := hashKey(id)
+	rows := 0
+	for k, v := range r.rows(messageIDs, h[:], nil) { // mostly there is none, or one
+		if rows++; rows > store.MaxMessageRefs {
+			return r.newestRefs(h[:])
+		}
+		if v, err = r.unseal(messageIDs, k, v); err != nil {
+			return nil, err
+		}
+		list = append(list, readRef(v))
+	}
+	sortRefs(list)
+	return list, nil
+}
+
+func (r *reader) newestRefs(hash []byte) (list []store.MessageRef, err error) {
 	for _, kind := range []byte{refOwn, refNamed} {
-		prefix := append(h[:len(h):len(h)], kind)
 		n := 0
-		for k, v := range r.newest(messageIDs, prefix, nil) {
+		for k, v := range r.newest(messageIDs, append(hash[:hashSize:hashSize], kind), nil) {
 			if n++; n > store.MaxMessageRefs {
 				break
 			}
@@ -141,6 +155,10 @@ func (r *reader) refs(id string) (list []store.MessageRef, err error) {
 			list = append(list, readRef(v))
 		}
 	}
-	slices.SortFunc(list, func(a, b store.MessageRef) int { return compareIDs(a.ID, b.ID) })
+	sortRefs(list)
 	return list, nil
+}
+
+func sortRefs(list []store.MessageRef) {
+	slices.SortFunc(list, func(a, b store.MessageRef) int { return compareIDs(a.ID, b.ID) })
 }

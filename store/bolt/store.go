@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"runtime/debug"
 	"sync"
@@ -93,7 +94,7 @@ func Open(path string, opts Options) (*Store, error) {
 	if err := guard(func() error { return s.mount(false) }); err != nil {
 		return nil, fmt.Errorf("opening store %q: %w", path, err)
 	}
-	if err := s.readLastCase(); err != nil {
+	if err := errors.Join(s.addBuckets(), s.readLastCase()); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening store %q: %w", path, err), s.db.Swap(nil).db.Close())
 	}
 	s.wholes.Go(s.run)
@@ -101,6 +102,53 @@ func Open(path string, opts Options) (*Store, error) {
 		s.log.Warn("bodies left behind by an earlier run are not swept yet", "error", err)
 	}
 	return s, nil
+}
+
+// addBuckets makes the buckets that a file of an earlier version lacks. Beside
+// one that is nobody's, a missing one is not lacking but damaged.
+func (s *Store) addBuckets() error {
+	m := s.db.Load()
+	if !m.damage.sound() {
+		return nil
+	}
+	tx, err := m.db.Begin(true)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	have := 0
+	for name := range topBuckets(tx) {
+		if !isBucket(name) {
+			return nil
+		}
+		have++
+	}
+	if have == int(bucketCount) {
+		return nil
+	}
+	for b := range bucketCount {
+		if _, err := tx.CreateBucketIfNotExists([]byte(b.String())); err != nil {
+			return err
+		}
+	}
+	return full(tx.Commit())
+}
+
+func topBuckets(tx *bbolt.Tx) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		c := tx.Cursor()
+		for k, _ := c.First(); k != nil && yield(string(k)); k, _ = c.Next() {
+		}
+	}
+}
+
+func isBucket(name string) bool {
+	for b := range bucketCount {
+		if b.String() == name {
+			return true
+		}
+	}
+	return false
 }
 
 // Close waits for what is under way and releases the file.

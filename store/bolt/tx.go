@@ -19,6 +19,7 @@ type reader struct {
 	now    func() time.Time
 	broken map[string]bool // buckets that must not be touched
 	open   [bucketCount]*bbolt.Bucket
+	idle   [bucketCount]*bbolt.Cursor // to be used again
 }
 
 // writer is a write transaction, shared by all calls of a batch.
@@ -53,7 +54,25 @@ func (r *reader) bucket(b bucket) *bbolt.Bucket {
 
 // row returns what an index row holds, nil if there is no such row. Valid
 // until the transaction ends.
-func (r *reader) row(b bucket, key []byte) []byte { return r.bucket(b).Get(key) }
+func (r *reader) row(b bucket, key []byte) []byte {
+	c := r.cursor(b)
+	k, v := c.Seek(key)
+	r.idle[b] = c
+	if !bytes.Equal(k, key) {
+		return nil
+	}
+	return v
+}
+
+// cursor lends a cursor of a bucket: put it into idle afterwards. A loop within
+// a loop over the same bucket gets another one.
+func (r *reader) cursor(b bucket) *bbolt.Cursor {
+	if c := r.idle[b]; c != nil {
+		r.idle[b] = nil
+		return c
+	}
+	return r.bucket(b).Cursor()
+}
 
 // sealed returns a checked value, nil if there is no such key.
 func (r *reader) sealed(b bucket, key []byte) ([]byte, error) {
@@ -84,7 +103,8 @@ func (r *reader) decode(b bucket, key, data []byte, v any) error {
 // key after (from the first if nil).
 func (r *reader) rows(b bucket, prefix, after []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
-		c := r.bucket(b).Cursor()
+		c := r.cursor(b)
+		defer func() { r.idle[b] = c }()
 		from := prefix
 		if bytes.Compare(after, prefix) > 0 {
 			from = after
@@ -108,7 +128,8 @@ func seek(c *bbolt.Cursor, key []byte) (k, v []byte) {
 // newest is rows from the other end: those before the key before.
 func (r *reader) newest(b bucket, prefix, before []byte) iter.Seq2[[]byte, []byte] {
 	return func(yield func(k, v []byte) bool) {
-		c := r.bucket(b).Cursor()
+		c := r.cursor(b)
+		defer func() { r.idle[b] = c }()
 		end := behind(prefix)
 		if before != nil && (end == nil || bytes.Compare(before, end) < 0) {
 			end = before
@@ -183,12 +204,9 @@ func (w *writer) putRow(b bucket, key, value []byte) error {
 const largeValue = 32 << 10
 
 // mark stores an index row that is nothing but its key.
-func (w *writer) mark(b bucket, key []byte) error {
-	if w.row(b, key) != nil {
-		return nil
-	}
-	return w.putRow(b, key, []byte{})
-}
+func (w *writer) mark(b bucket, key []byte) error { return w.putRow(b, key, nothing) }
+
+var nothing = []byte{}
 
 func (w *writer) drop(b bucket, key []byte) error {
 	w.puts++

@@ -21,6 +21,8 @@ func (v *verifier) messageRow(r *reader, k, val []byte) {
 		v.counts.Exceptions++
 	}
 	v.need(r, exceptions, exceptionRow(m), name)
+	v.need(r, ordinals, ordinalRow(m), name)
+	v.need(r, unresolved, unresolvedRow(m), name)
 	if m.Case != 0 {
 		v.exists(r, cases, number(m.Case), name)
 		v.need(r, timeline, [][]byte{timelineKey(m)}, name)
@@ -50,9 +52,33 @@ func (v *verifier) timelineRow(r *reader, k, _ []byte) {
 	}
 }
 
-func (v *verifier) exceptionRow(r *reader, k, _ []byte) {
-	if m, ok := load[store.Message](v, r, messages, k, exceptions.String()); ok {
-		v.stale(exceptions, k, exceptionRow(m))
+func (v *verifier) ordinalRow(r *reader, k, _ []byte) {
+	if len(k) != 8+4+16 {
+		v.found(fmt.Sprintf("%s %x", ordinals, k), "not a row")
+		return
+	}
+	if m, ok := load[store.Message](v, r, messages, k[8+4:], ordinals.String()); ok {
+		v.stale(ordinals, k, ordinalRow(m))
+	}
+}
+
+func (v *verifier) exceptionRow(r *reader, k, reason []byte) {
+	m, ok := load[store.Message](v, r, messages, k, exceptions.String())
+	if ok && (m.Exception == "" || m.Exception != string(reason)) {
+		v.stale(exceptions, k, nil)
+	}
+}
+
+func (v *verifier) unresolvedRow(r *reader, k, _ []byte) {
+	if m, ok := load[store.Message](v, r, messages, k, unresolved.String()); ok {
+		v.stale(unresolved, k, unresolvedRow(m))
+	}
+}
+
+func (v *verifier) tallyRow(r *reader, k, val []byte) {
+	_, err := r.unseal(tallies, k, val)
+	if err != nil || len(k) != 4+hashSize+timeSize+4 || tallyDay(readTime(k[4+hashSize:])) != binary.BigEndian.Uint32(k) {
+		v.found(fmt.Sprintf("%s %x", tallies, k), "not a row")
 	}
 }
 
@@ -207,5 +233,7 @@ func (v *verifier) logRow(r *reader, k, val []byte) {
 	if !bytes.Equal(k, join(number(e.Case), e.ID[:])) {
 		v.found(name, "it is stored as %x", k)
 	}
-	v.exists(r, cases, number(e.Case), name)
+	if e.Case != 0 {
+		v.exists(r, cases, number(e.Case), name)
+	}
 }

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 
 	"github.com/casegate/casegate/store"
@@ -9,16 +10,17 @@ import (
 
 // checks is what Verify asks of a row of each bucket.
 func (v *verifier) checks() [bucketCount]func(r *reader, k, val []byte) {
-	nothing := func(*reader, []byte, []byte) {}
+	unchecked := func(*reader, []byte, []byte) {}
 	return [bucketCount]func(r *reader, k, val []byte){
-		meta: v.metaRow, cases: v.caseRow, caseStates: v.caseStateRow,
+		meta: v.metaRow, cases: v.caseRow, caseStates: v.caseStateRow, caseCustomers: v.caseCustomerRow,
 		contacts: v.contactRow, registered: v.registeredRow, accounts: v.accountRow, agents: v.agentRow,
-		addresses: v.addressRow, messages: v.messageRow, timeline: v.timelineRow, exceptions: v.exceptionRow,
+		addresses: v.addressRow, externals: v.externalRow, messages: v.messageRow, timeline: v.timelineRow,
+		ordinals: v.ordinalRow, exceptions: v.exceptionRow, unresolved: v.unresolvedRow,
 		messageIDs: v.messageIDRow, used: v.usedRow, archive: v.archiveRow,
-		bodies: v.chunkRow, bodyOwners: v.ownerRow, staged: nothing,
+		bodies: v.chunkRow, bodyOwners: v.ownerRow, staged: unchecked,
 		deliveries: v.deliveryRow, due: v.dueRow, leases: v.leaseRow,
 		deliveryMessages: v.deliveryIndex(deliveryMessages), deliveryCases: v.deliveryIndex(deliveryCases),
-		deliveryStates: v.deliveryIndex(deliveryStates), caseLog: v.logRow,
+		deliveryStates: v.deliveryIndex(deliveryStates), caseLog: v.logRow, tallies: v.tallyRow,
 	}
 }
 
@@ -82,11 +84,24 @@ func (v *verifier) metaRow(r *reader, k, val []byte) {
 	switch string(k) {
 	case keySchema:
 	case keyInstallation:
-		if in, ok := own[store.Installation](v, r, meta, k, val); ok && len(in.Keys) == 0 {
-			v.found("installation", "it has no signing key")
+		if in, ok := own[store.Installation](v, r, meta, k, val); ok {
+			v.keys(in)
 		}
 	default:
 		v.found(fmt.Sprintf("meta %q", k), "unknown row")
+	}
+}
+
+func (v *verifier) keys(in store.Installation) {
+	if len(in.Keys) == 0 {
+		v.found("installation", "it has no signing key")
+	}
+	seen := map[byte]bool{}
+	for _, key := range in.Keys {
+		if seen[key.ID] || len(key.Secret) == 0 {
+			v.found("installation", "signing key %d is empty or there twice", key.ID)
+		}
+		seen[key.ID] = true
 	}
 }
 
@@ -105,6 +120,7 @@ func (v *verifier) caseRow(r *reader, k, val []byte) {
 			v.found(name, "no row of %s leads to it", caseStates)
 		}
 	}
+	v.need(r, caseCustomers, [][]byte{caseCustomer(c)}, name)
 	v.exists(r, contacts, c.Customer[:], name+" customer")
 	if c.MergedInto != 0 {
 		v.exists(r, cases, number(c.MergedInto), name+" merged into")
@@ -178,6 +194,16 @@ func (v *verifier) caseStateRow(r *reader, k, val []byte) {
 	}
 }
 
+func (v *verifier) caseCustomerRow(r *reader, k, _ []byte) {
+	if len(k) != 16+8 {
+		v.found(fmt.Sprintf("%s %x", caseCustomers, k), "not a row")
+		return
+	}
+	if c, ok := load[store.Case](v, r, cases, k[16:], caseCustomers.String()); ok {
+		v.stale(caseCustomers, k, [][]byte{caseCustomer(c)})
+	}
+}
+
 func (v *verifier) contactRow(r *reader, k, val []byte) {
 	v.counts.Contacts++
 	if c, ok := own[store.Contact](v, r, contacts, k, val); ok {
@@ -185,6 +211,20 @@ func (v *verifier) contactRow(r *reader, k, val []byte) {
 		v.sameKey(k, c.ID, name)
 		v.need(r, addresses, contactRows(c), name)
 		v.need(r, registered, registeredRow(c), name)
+		v.need(r, externals, externalRow(c), name)
+		if err := r.free(c); errors.Is(err, store.ErrTaken) {
+			v.found(name, "%v", err)
+		}
+	}
+}
+
+func (v *verifier) externalRow(r *reader, k, _ []byte) {
+	if len(k) != hashSize+16 {
+		v.found(fmt.Sprintf("%s %x", externals, k), "not a row")
+		return
+	}
+	if c, ok := load[store.Contact](v, r, contacts, k[hashSize:], externals.String()); ok {
+		v.stale(externals, k, externalRow(c))
 	}
 }
 

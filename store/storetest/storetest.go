@@ -57,7 +57,7 @@ func promises() []promise {
 		{"EverythingIsThereAfterARestart", restart},
 		{"ClosingRefusesWhatComesLater", closing},
 		{"VerifyFindsWhatIsDangling", dangling},
-	}, recordPromises()...), append(mailPromises(), outboxPromises()...)...)
+	}, recordPromises()...), append(append(mailPromises(), questionPromises()...), outboxPromises()...)...)
 }
 
 // suite is one test on a store of its own.
