@@ -74,7 +74,7 @@ func BenchmarkAccept(b *testing.B) {
 	body := strings.Repeat("the case street light request please account water bill city\r\n", 32)
 	for _, sessions := range []int{10, 50} {
 		b.Run(fmt.Sprintf("sessions=%d", sessions), func(b *testing.B) {
-			h := gateway.NewInbound(desk(b, nil), false)
+			h := gateway.NewInbound(desk(b, nil), gateway.Intake{})
 			var n atomic.Int64
 			b.SetParallelism((sessions + 1) / 2)
 			b.RunParallel(func(pb *testing.PB) {
@@ -96,7 +96,7 @@ func BenchmarkAccept(b *testing.B) {
 // What is archived is what came, and what is sent differs by the stamps alone.
 func TestAcceptKeepsEveryByte(t *testing.T) {
 	o := desk(t, nil)
-	h := gateway.NewInbound(o, false)
+	h := gateway.NewInbound(o, gateway.Intake{})
 	eml := "Received: from a by b; x\r\nX-Case-Ref: forged\r\nauthentication-results: GW.city.example (x); dmarc=pass\r\nFROM: =?utf-8?q?J=C3=B6?= <jo@x.example>\r\nTo: 311@city.example\r\nSubject : odd\r\n\tfolded\r\nno colon here\r\n\r\nbody\x00 \xff\r\n.\r\n"
 	r, err := hand(t, h, gateway.RoleInbound, "jo@x.example", eml, "311@city.example")
 	if err != nil {
@@ -137,7 +137,7 @@ func export(t *testing.T, st store.Store, id store.ID, as store.As) string {
 func BenchmarkAcceptLarge(b *testing.B) {
 	line := "the case street light request please account water bill city of to and\r\n"
 	body := strings.Repeat(line, 1<<20/len(line))
-	h := gateway.NewInbound(desk(b, nil), false)
+	h := gateway.NewInbound(desk(b, nil), gateway.Intake{})
 	var n atomic.Int64
 	b.SetBytes(int64(len(body)))
 	b.SetParallelism(5)

@@ -19,7 +19,7 @@ func TestHeaderIsContent(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := gateway.NewInbound(desk(t, nil), false)
+			h := gateway.NewInbound(desk(t, nil), gateway.Intake{})
 			var ids []string
 			for _, eml := range []string{mails[0], mails[1], mails[0]} {
 				r, err := hand(t, h, gateway.RoleInbound, "ana@x.example", eml, "311@city.example")

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"io"
+	"os"
 	"slices"
 
 	"github.com/casegate/casegate/gateway/message"
@@ -16,15 +17,21 @@ type Explained struct {
 	Outbound *resolver.OutboundDecision
 }
 
-// Explain decides on a message as if it came now, the way the pipelines do,
-// and writes nothing. Without recipients those of the header are taken. except
-// names a stored message that must not count as an earlier copy of this one.
-func Explain(ctx context.Context, o Options, env *Envelope, eml io.Reader, except store.ID) (Explained, error) {
-	key, err := ReadContentKey(ctx, o.Store)
+// Explain decides on a message as if it came now by the listener that env
+// names, the way the pipelines do, and writes nothing. Without recipients those
+// of the header are taken. except names a stored message that must not count as
+// an earlier copy of this one.
+func Explain(ctx context.Context, o Options, book Rulebook, env *Envelope, eml io.Reader, except store.ID) (Explained, error) {
+	var err error
+	if o.ContentKey, err = ReadContentKey(ctx, o.Store); err != nil {
+		return Explained{}, err
+	}
+	body, err := newTempBody()
 	if err != nil {
 		return Explained{}, err
 	}
-	s, err := newSpool(&unkept{}, key)
+	defer body.Discard()
+	s, err := newSpool(body, o.ContentKey)
 	if err != nil {
 		return Explained{}, err
 	}
@@ -34,25 +41,34 @@ func Explain(ctx context.Context, o Options, env *Envelope, eml io.Reader, excep
 	if len(env.Recipients) == 0 {
 		env.Recipients = headerRecipients(message.Parse(s.header))
 	}
-	mail, _ := read(env, s, o.Now())
+	if env.Role == RoleOutbound {
+		return explainOutbound(ctx, o, book, env, s, except)
+	}
+	p, a := &inbound{pipeline{o}, book.Intakes[env.Listener]}, arrival{env: env, spool: s}
+	p.read(ctx, &a)
 	var e Explained
 	err = o.Store.View(ctx, func(r store.Reader) error {
-		if env.Role == RoleOutbound {
-			sub := resolver.Submission{Mail: mail, Setting: "send_as"}
-			facts, err := askOutbound(leftOut{r, except}, sub, o.Settings)
-			if err != nil {
-				return err
-			}
-			d := resolver.Outbound(sub, facts, o.Settings)
-			e.Outbound = &d
-			return nil
-		}
-		facts, err := leftOut{r, except}.Facts(resolver.Ask(mail, o.Settings))
+		facts, err := leftOut{r, except}.Facts(resolver.Ask(a.mail, o.Settings))
 		if err != nil {
 			return err
 		}
-		d := resolver.Inbound(mail, facts, o.Settings)
+		d := resolver.Inbound(a.mail, facts, o.Settings)
 		e.Inbound = &d
+		return nil
+	})
+	return e, err
+}
+
+func explainOutbound(ctx context.Context, o Options, book Rulebook, env *Envelope, s *spool, except store.ID) (e Explained, err error) {
+	sub := resolver.Submission{Setting: "send_as", SendAs: book.SendAs[env.Listener]}
+	sub.Mail, _ = read(env, s, o.Now())
+	err = o.Store.View(ctx, func(r store.Reader) error {
+		facts, err := askOutbound(leftOut{r, except}, sub, o.Settings)
+		if err != nil {
+			return err
+		}
+		d := resolver.Outbound(sub, facts, o.Settings)
+		e.Outbound = &d
 		return nil
 	})
 	return e, err
@@ -83,6 +99,33 @@ func headerRecipients(h message.Header) []Recipient {
 	}
 	return list
 }
+
+// tempBody keeps a body in a file that has no name, for as long as a decision
+// on it takes.
+type tempBody struct {
+	unkept
+	file *os.File
+}
+
+func newTempBody() (*tempBody, error) {
+	f, err := os.CreateTemp("", "casegate-explain-*")
+	if err != nil {
+		return nil, err
+	}
+	return &tempBody{file: f}, os.Remove(f.Name())
+}
+
+func (t *tempBody) Write(p []byte) (int, error) {
+	n, err := t.file.Write(p)
+	t.size += int64(n)
+	return n, err
+}
+
+func (t *tempBody) WriteTo(w io.Writer) (int64, error) {
+	return io.Copy(w, io.NewSectionReader(t.file, 0, t.size))
+}
+
+func (t *tempBody) Discard() { t.file.Close() }
 
 // unkept is a body that is counted and forgotten.
 type unkept struct{ size int64 }

@@ -21,7 +21,7 @@ func opened(t *testing.T, change func(*gateway.Options), customer string) (gatew
 	t.Helper()
 	o := desk(t, change)
 	eml := "Message-ID: <first@x.example>\r\nFrom: " + customer + "\r\nTo: 311@city.example\r\nSubject: light\r\n\r\nout\r\n"
-	if _, err := hand(t, gateway.NewInbound(o, false), gateway.RoleInbound, "a@x.example", eml, "311@city.example"); err != nil {
+	if _, err := hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "a@x.example", eml, "311@city.example"); err != nil {
 		t.Fatal(err)
 	}
 	return o, gateway.NewOutbound(o, nil, "send_as"), "From: 311@city.example\r\nIn-Reply-To: <first@x.example>\r\nSubject: Re: light\r\n"
@@ -74,7 +74,7 @@ func TestManyAddresses(t *testing.T) {
 	}
 	o := desk(t, nil)
 	start := time.Now()
-	_, err := hand(t, gateway.NewInbound(o, false), gateway.RoleInbound, "a@x.example", "From: a@x.example\r\n"+b.String()+"\r\n", "311@city.example")
+	_, err := hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "a@x.example", "From: a@x.example\r\n"+b.String()+"\r\n", "311@city.example")
 	if d := time.Since(start); err != nil || d > 2*time.Second {
 		t.Errorf("inbound: %v, %v", d, err)
 	}
@@ -220,7 +220,7 @@ func TestBccBehindABareCR(t *testing.T) {
 // On a trusted form's listener Reply-To is the sender (rules §4).
 func TestFormsSpeakByReplyTo(t *testing.T) {
 	o := desk(t, nil)
-	form := gateway.NewInbound(o, true)
+	form := gateway.NewInbound(o, gateway.Intake{TrustedForm: true})
 	eml := "From: Form <form@city.example>\r\nReply-To: Cleo <cleo@x.example>\r\nX-Case-Customer: guest\r\nTo: 311@city.example\r\n\r\nhello\r\n"
 	r, err := hand(t, form, gateway.RoleInbound, "form@city.example", eml, "311@city.example")
 	if err != nil {
@@ -250,7 +250,7 @@ func TestExceptionsAreKeptOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, d := sentOf(t, o, r)
-	in := gateway.NewInbound(o, false)
+	in := gateway.NewInbound(o, gateway.Intake{})
 	dsn := "Message-ID: <dsn@x.example>\r\nFrom: mailer-daemon@x.example\r\nContent-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b--\r\n"
 	first, err := hand(t, in, gateway.RoleInbound, "<>", dsn, d.From)
 	if err != nil {
@@ -266,7 +266,7 @@ func TestExceptionsAreKeptOnce(t *testing.T) {
 func TestHugeThreadIndex(t *testing.T) {
 	o := desk(t, nil)
 	eml := "Message-ID: <first@x.example>\r\nFrom: a@x.example\r\nTo: 311@city.example\r\nSubject: " + strings.Repeat("s", 300<<10) + "\r\nThread-Index: " + strings.Repeat("AAAA", 100<<10) + "\r\n\r\nout\r\n"
-	r, err := hand(t, gateway.NewInbound(o, false), gateway.RoleInbound, "a@x.example", eml, "311@city.example")
+	r, err := hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "a@x.example", eml, "311@city.example")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +289,7 @@ func TestOriginalSenderIsTheLastResort(t *testing.T) {
 		t.Fatal(err)
 	}
 	eml := "Message-ID: <first@x.example>\r\nFrom: cleo@x.example\r\nX-Case-Customer: " + cleo.ID.String() + "\r\nTo: 311@city.example\r\n\r\nhello\r\n"
-	if _, err := hand(t, gateway.NewInbound(o, true), gateway.RoleInbound, "form@city.example", eml, "311@city.example"); err != nil {
+	if _, err := hand(t, gateway.NewInbound(o, gateway.Intake{TrustedForm: true}), gateway.RoleInbound, "form@city.example", eml, "311@city.example"); err != nil {
 		t.Fatal(err)
 	}
 	out := gateway.NewOutbound(o, nil, "send_as")
@@ -311,7 +311,7 @@ func TestNotifySurvivesTheToken(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, asked := sentOf(t, o, r)
-	in := gateway.NewInbound(o, false)
+	in := gateway.NewInbound(o, gateway.Intake{})
 	env := &gateway.Envelope{
 		Listener: "test", Role: gateway.RoleInbound, Protocol: "ESMTP", From: path(t, "a@x.example"),
 		Recipients: []gateway.Recipient{{Path: path(t, asked.From), Notify: []string{"NEVER"}}},
@@ -353,7 +353,7 @@ func TestRunTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, d := sentOf(t, o, r)
-	in := gateway.NewInbound(o, false)
+	in := gateway.NewInbound(o, gateway.Intake{})
 	for range 2 {
 		again, err := hand(t, in, gateway.RoleInbound, "a@x.example", "Message-ID: <r@x.example>\r\nFrom: a@x.example\r\n\r\nthanks\r\n", d.From)
 		if err != nil || !strings.HasSuffix(again.Text, "case 1") {
@@ -388,7 +388,7 @@ func TestHostileFields(t *testing.T) {
 	}
 	for name, fields := range block {
 		o, out, head := opened(t, nil, "a@x.example")
-		in := gateway.NewInbound(o, false)
+		in := gateway.NewInbound(o, gateway.Intake{})
 		for _, run := range []func() error{
 			func() error {
 				_, err := hand(t, in, gateway.RoleInbound, "a@x.example", "From: a@x.example\r\n"+fields+"\r\n", "311@city.example")

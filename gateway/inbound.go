@@ -5,22 +5,29 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
+// Intake is what a listener's peers are believed for, and what is done to the
+// mail they bring.
+type Intake struct {
+	TrustedForm    bool   // the mail itself says who the customer is (rule I23)
+	ControlHeaders bool   // X-Case-* fields count, and stay
+	AuthServID     string // whose Authentication-Results are believed; empty: nobody's
+	Observe        bool   // decide and archive, change nothing
+}
+
 // inbound is the pipeline of mail from outside: decide, stamp, record, queue.
 type inbound struct {
 	pipeline
-	trustedForm bool
+	Intake
 }
 
-// NewInbound returns the inbound pipeline of one listener. On a trusted form's
-// listener the mail itself says who the customer is (rule I23).
-func NewInbound(o Options, trustedForm bool) Handler {
-	return &inbound{pipeline{o}, trustedForm}
-}
+// NewInbound returns the inbound pipeline of one listener.
+func NewInbound(o Options, l Intake) Handler { return &inbound{pipeline{o}, l} }
 
 // Mail accepts every sender: what he is worth is decided with the message.
 func (p *inbound) Mail(context.Context, *Envelope) error { return nil }
@@ -35,11 +42,14 @@ func (p *inbound) Rcpt(_ context.Context, _ *Envelope, to Recipient) error {
 
 // arrival is one message on its way through the inbound pipeline.
 type arrival struct {
-	env    *Envelope
-	spool  *spool
-	header message.Header
-	mail   resolver.Mail
-	number func() (uint64, error) // of the case, should one be opened
+	env     *Envelope
+	spool   *spool
+	header  message.Header
+	mail    resolver.Mail
+	verdict mailauth.Verdict
+	number  func() (uint64, error) // of the case, should one be opened
+	ack     *ackBody
+	ackID   store.ID
 }
 
 // Accept makes a message durable and says under which id and case. A crash
@@ -50,15 +60,27 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err
 	}
-	a.mail, a.header = read(env, a.spool, p.Now())
-	if a.mail.TrustedForm = p.trustedForm; p.trustedForm {
-		p.speakFor(&a.mail, a.header)
-	}
+	p.read(ctx, &a)
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
+	a.ack, a.ackID = &ackBody{}, store.NewID()
+	defer a.ack.discard()
 	query := resolver.Ask(a.mail, p.Settings)
 	return settle(ctx, p.pipeline,
 		func(r store.Reader) (store.Facts, error) { return r.Facts(query) },
-		func(f store.Facts) (plan, error) { return p.plan(a, f) })
+		func(f store.Facts) (plan, error) { return p.plan(ctx, a, f) })
+}
+
+// read finds out what the rules know of an arrival, with what its listener is
+// believed for.
+func (p *inbound) read(ctx context.Context, a *arrival) {
+	a.mail, a.header = read(a.env, a.spool, p.Now())
+	a.mail.ControlHeaders = p.ControlHeaders
+	if a.mail.TrustedForm = p.TrustedForm; p.TrustedForm {
+		p.speakFor(&a.mail, a.header)
+	}
+	p.authenticate(a)
+	p.lookInside(ctx, a)
+	p.askDirectory(ctx, &a.mail)
 }
 
 // speakFor takes the one whom a trusted form answers to for the sender: there,
@@ -78,9 +100,17 @@ func (p *inbound) speakFor(m *resolver.Mail, h message.Header) {
 	}
 }
 
-// plan decides on an arrival and works out all that follows from it.
-func (p *inbound) plan(a arrival, f store.Facts) (plan, error) {
+// plan decides on an arrival.
+func (p *inbound) plan(ctx context.Context, a arrival, f store.Facts) (plan, error) {
 	d := resolver.Inbound(a.mail, f, p.Settings)
+	if p.Observe && !repeats(d, a.mail) {
+		return p.observe(a, d)
+	}
+	return p.planned(ctx, a, d, f.Installation)
+}
+
+// planned works out all that follows from a decision.
+func (p *inbound) planned(ctx context.Context, a arrival, d resolver.InboundDecision, in store.Installation) (plan, error) {
 	switch d.Action {
 	case resolver.Refuse:
 		return plan{}, refused(d.Refusal)
@@ -94,16 +124,33 @@ func (p *inbound) plan(a arrival, f store.Facts) (plan, error) {
 	}
 	n := plan{contact: d.Guest, body: a.spool.body, received: a.spool.header, message: a.message(d)}
 	if d.Action != resolver.Except {
-		token, err := resolver.Sign(f.Installation, d.Case.Number, d.Ordinal)
-		if err != nil {
+		if err := p.onCase(&n, a, d, in); err != nil {
 			return plan{}, err
 		}
-		n.kase, n.sent = &d.Case, stampInbound(a, d, token, p.Settings)
-		n.delivery = p.handOn(a, n.message)
 	}
 	var err error
 	if n.message.Archived, err = archived(a.env, a.spool, n.sent); err != nil {
 		return plan{}, err
+	}
+	n.log = append(n.log, p.logMail(n.message, "Case email-in")...)
+	if d.Ack != "" {
+		n.ack, err = p.acknowledge(ctx, a, d, in)
+	}
+	a.ack.planned = true
+	return n, err
+}
+
+// onCase adds what follows for the case that the message joins or opens.
+func (p *inbound) onCase(n *plan, a arrival, d resolver.InboundDecision, in store.Installation) error {
+	token, err := resolver.Sign(in, d.Case.Number, d.Ordinal)
+	if err != nil {
+		return err
+	}
+	n.kase, n.sent = &d.Case, stampInbound(a, d, token, p.Settings)
+	n.deliveries = append(p.handOn(a, n.message), p.passOn(a, n.message, d.PassTo)...)
+	n.answered, n.events = d.Answered.ID, d.Events
+	if d.Opened != "" {
+		n.tally(store.TallyOpened, d.Opened)
 	}
 	if d.Action == resolver.Reopen {
 		n.log = append(n.log, store.LogEntry{
@@ -111,25 +158,50 @@ func (p *inbound) plan(a arrival, f store.Facts) (plan, error) {
 			SourceType: "Case changed", Text: "reopened by mail",
 		})
 	}
-	n.log = append(n.log, p.logMail(n.message, "Case email-in")...)
-	return n, nil
+	return nil
+}
+
+// repeats: the very hand-over that was answered already.
+func repeats(d resolver.InboundDecision, m resolver.Mail) bool {
+	return d.Action == resolver.Duplicate && d.Original.SubmitHash == m.SubmitHash
+}
+
+// observe archives and explains, and hands on what came.
+func (p *inbound) observe(a arrival, d resolver.InboundDecision) (plan, error) {
+	n := plan{body: a.spool.body, received: a.spool.header, message: a.message(d)}
+	n.message.Observed, n.message.Case, n.message.Ordinal, n.message.Exception = true, 0, 0, ""
+	e := message.NewEditor(a.header)
+	e.Prepend("Received", trace(a.env, resolver.ReceivedMark, a.mail, p.Settings.Hostname))
+	n.sent = e.Bytes()
+	n.deliveries = p.handOn(a, n.message)
+	var err error
+	n.message.Archived, err = archived(a.env, a.spool, n.sent)
+	return n, err
 }
 
 // message is the record of an arrival under a decision.
 func (a arrival) message(d resolver.InboundDecision) store.Message {
+	about := a.mail
+	if d.Embedded {
+		about = *a.mail.Embedded
+	}
 	m := store.Message{
 		ID: a.mail.ID, MessageID: a.mail.MessageID, DerivedID: a.mail.DerivedID,
-		Direction: store.Incoming, Exception: d.Exception, Subject: a.mail.Subject,
+		Direction: d.Direction, Exception: d.Exception, Subject: about.Subject,
 		Class: string(d.Class), Identity: string(d.Identity), Flags: d.Flags,
 		ThreadIndex: threadIndexOf(a.header), CorrelationMethod: d.Method,
 		Internal: d.Internal, Related: d.Related, Parties: d.Parties, Links: d.Links, Decision: d.Decision,
 		Envelope: envelopeRecord(a.env, a.mail), Mailboxes: d.Mailboxes,
 		ReceivedAt: a.mail.Received, ContentHash: a.mail.ContentHash, SubmitHash: a.mail.SubmitHash,
 	}
-	if from, ok := a.mail.Sender(); ok {
+	if from, ok := about.Sender(); ok {
 		m.From = from.Address
 	}
-	for _, id := range slices.Concat(a.mail.InReplyTo, a.mail.References) {
+	named := slices.Concat(about.InReplyTo, about.References)
+	if d.Embedded && about.MessageID != "" {
+		named = append([]string{about.MessageID}, named...)
+	}
+	for _, id := range named {
 		if !slices.Contains(m.References, id) && len(m.References) < maxReferences {
 			m.References = append(m.References, id)
 		}
@@ -143,12 +215,15 @@ func (a arrival) message(d resolver.InboundDecision) store.Message {
 // maxReferences is how many ids a message may lead to its case by.
 const maxReferences = 100
 
-// handOn is the stamped message's way to the next hop, where a route has one.
-// What is on the exceptions list waits for a person.
-func (p *inbound) handOn(a arrival, m store.Message) *store.Delivery {
+// handOn is the message's way to the next hop, where a route has one. What is
+// on the exceptions list waits for a person.
+func (p *inbound) handOn(a arrival, m store.Message) []store.Delivery {
 	var to []store.Recipient
 	for _, r := range a.env.Recipients {
-		address := p.Settings.WithoutToken(r.Path.String())
+		address := r.Path.String()
+		if !m.Observed {
+			address = p.Settings.WithoutToken(address)
+		}
 		again := slices.ContainsFunc(to, func(t store.Recipient) bool { return t.Address == address })
 		if !again && p.Route(RoleInbound, m.Envelope.From, address) {
 			to = append(to, r.mailedAs(address))
@@ -157,10 +232,23 @@ func (p *inbound) handOn(a arrival, m store.Message) *store.Delivery {
 	if len(to) == 0 {
 		return nil
 	}
-	return &store.Delivery{
+	return []store.Delivery{{
 		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleInbound), Mailbox: m.Mailboxes[0],
 		From: m.Envelope.From, Submitter: m.Envelope.From, SMTPUTF8: a.env.SMTPUTF8,
 		RET: a.env.RET, EnvID: a.env.EnvID,
 		Recipients: to, State: store.Queued, Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,
+	}}
+}
+
+// passOn sends a delivery report on to who submitted the message (rule I5),
+// with the null reverse-path: nothing may answer it.
+func (p *inbound) passOn(a arrival, m store.Message, to string) []store.Delivery {
+	if to == "" || !p.Route(RoleOutbound, "", to) {
+		return nil
 	}
+	return []store.Delivery{{
+		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleOutbound), SMTPUTF8: a.env.SMTPUTF8,
+		Recipients: []store.Recipient{{Address: to, Notify: []string{"NEVER"}, State: store.Queued}},
+		State:      store.Queued, Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,
+	}}
 }

@@ -20,6 +20,11 @@ const maxHops = 100
 // read turns a spooled message into what the rules know of it.
 func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header) {
 	h := message.Parse(clean(s.header))
+	return describe(env, s, h, now), h
+}
+
+// describe is what the rules know of a message with a header.
+func describe(env *Envelope, s *spool, h message.Header, now time.Time) resolver.Mail {
 	people := addresses{h: h, left: maxAddresses}
 	m := resolver.Mail{
 		ID: store.NewID(), NewCase: store.NewID(), NewContact: store.NewID(), Received: now,
@@ -53,7 +58,7 @@ func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header
 	case h.Empty():
 		m.Unparsable = "it has no header field"
 	}
-	return m, h
+	return m
 }
 
 // clean is a header block with the line ends it is sent with: the rules must

@@ -107,7 +107,7 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 	n.message.ThreadIndex = cmp.Or(n.message.ThreadIndex, index)
 	n.received, n.apart = cutBcc(a.spool.header)
 	n.sent = rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
-	n.delivery = a.delivery(n.message, d)
+	n.deliveries = []store.Delivery{a.delivery(n.message, d)}
 	var err error
 	if n.message.Archived, err = archived(a.env, a.spool, n.sent); err != nil {
 		return plan{}, err
@@ -156,12 +156,12 @@ func (a submission) threadIndex(d resolver.OutboundDecision) string {
 
 // delivery is the outbox row. Its MAIL FROM carries the token, so that bounces
 // find the case; the submitter's own is kept beside it.
-func (a submission) delivery(m store.Message, d resolver.OutboundDecision) *store.Delivery {
+func (a submission) delivery(m store.Message, d resolver.OutboundDecision) store.Delivery {
 	from := m.Envelope.From
 	if d.Token != "" && from != "" { // a null reverse-path stays null: nothing may answer it
 		from = resolver.PlusAddress(d.Mailbox, d.Token)
 	}
-	return &store.Delivery{
+	return store.Delivery{
 		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleOutbound), Mailbox: d.Mailbox,
 		From: from, Submitter: m.Envelope.From, SMTPUTF8: a.env.SMTPUTF8, RET: a.env.RET, EnvID: a.env.EnvID,
 		Recipients: recipients(a.env.Recipients, d.Recipients()), State: store.Queued,

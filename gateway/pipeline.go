@@ -14,6 +14,10 @@ import (
 type Options struct {
 	Store    store.Store
 	Settings resolver.Settings
+	Ack      Acknowledgement
+	// Directory asks an outside directory who has the addresses, and brings our
+	// contacts up to date; nil when there is none. An error: it cannot be asked.
+	Directory func(ctx context.Context, addresses []string) error
 	// ContentKey is that of the store's installation.
 	ContentKey ContentKey
 	// Route reports whether a route leads a delivery anywhere but "none".

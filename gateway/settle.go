@@ -17,13 +17,27 @@ type plan struct {
 	contact  *store.Contact
 	kase     *store.Case
 	message  store.Message
+	kept     bool   // the archive has the bytes as received: the message is decided on again
+	part     bool   // the archive has all of it: a further part of a split submission
 	received []byte // header blocks
 	sent     []byte
 	apart    []store.Apart
 	body     store.Body
 	log      []store.LogEntry
-	delivery *store.Delivery
+
+	deliveries []store.Delivery
+	tallies    []store.TallyKey
+	answered   store.ID // the message that events are told of
+	events     []store.DeliveryEvent
+	ack        *plan // an answer that goes out with it
 }
+
+func (n *plan) tally(kind store.Tally, address string) {
+	n.tallies = append(n.tallies, store.TallyKey{Kind: kind, Address: address})
+}
+
+// queued: something goes into the outbox.
+func (n plan) queued() bool { return len(n.deliveries) > 0 || n.ack != nil }
 
 // settle decides on a message and records what follows, in one transaction.
 // All that takes time is done before it, on a plan from a snapshot. The
@@ -55,7 +69,7 @@ func settle(ctx context.Context, p pipeline, ask func(store.Reader) (store.Facts
 				return err
 			}
 		}
-		queued = final.delivery != nil
+		queued = final.queued()
 		done, err = final.record(tx)
 		return err
 	})
@@ -86,7 +100,7 @@ func (n plan) record(tx store.Tx) (store.Message, error) {
 	if err := tx.PutMessage(n.message); err != nil {
 		return n.message, err
 	}
-	if err := tx.Archive(n.message.ID, n.received, n.sent, n.apart, n.body); err != nil {
+	if err := n.archive(tx); err != nil {
 		return n.message, err
 	}
 	for _, entry := range n.log {
@@ -94,11 +108,49 @@ func (n plan) record(tx store.Tx) (store.Message, error) {
 			return n.message, err
 		}
 	}
-	if n.delivery == nil {
-		return n.message, nil
+	for _, d := range n.deliveries {
+		if err := tx.Enqueue(d); err != nil {
+			return n.message, err
+		}
 	}
-	return n.message, tx.Enqueue(*n.delivery)
+	for _, k := range n.tallies {
+		if err := tx.Tally(k, n.message.ReceivedAt); err != nil {
+			return n.message, err
+		}
+	}
+	if err := n.tell(tx); err != nil || n.ack == nil {
+		return n.message, err
+	}
+	_, err := n.ack.record(tx)
+	return n.message, err
 }
+
+func (n plan) archive(tx store.Tx) error {
+	switch {
+	case n.part:
+		return nil
+	case n.kept:
+		return tx.ArchiveSent(n.message.ID, n.sent)
+	}
+	return tx.Archive(n.message.ID, n.received, n.sent, n.apart, n.body)
+}
+
+// tell adds what a report says to the message that it is about (rule I5).
+func (n plan) tell(tx store.Tx) error {
+	if len(n.events) == 0 {
+		return nil
+	}
+	m, err := tx.Message(n.answered)
+	if err != nil {
+		return err
+	}
+	m.Events = append(m.Events, n.events...)
+	m.Events = m.Events[max(0, len(m.Events)-maxEvents):]
+	return tx.PutMessage(m)
+}
+
+// maxEvents is how many of a message's delivery events are kept, the newest.
+const maxEvents = 1000
 
 // noteMailboxes adds the further mailboxes that a copy reached (rule I1).
 func (n plan) noteMailboxes(tx store.Tx) (store.Message, error) {

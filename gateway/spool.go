@@ -91,12 +91,18 @@ func (s *spool) sentDigest(header []byte, transforms []string) (string, int64, e
 		n, err := s.body.WriteTo(h)
 		return hex.EncodeToString(h.Sum(nil)), n + int64(len(header)), err
 	}
-	r, w := io.Pipe()
-	go func() {
-		_, err := s.body.WriteTo(w)
-		w.CloseWithError(err)
-	}()
+	r, done := s.reader()
+	defer done()
 	n, err := io.Copy(h, message.Apply(r, transforms))
-	r.CloseWithError(io.ErrClosedPipe)
 	return hex.EncodeToString(h.Sum(nil)), n + int64(len(header)), err
+}
+
+// reader reads the body again; done ends it.
+func (s *spool) reader() (r io.Reader, done func()) {
+	pr, pw := io.Pipe()
+	go func() {
+		_, err := s.body.WriteTo(pw)
+		pw.CloseWithError(err)
+	}()
+	return pr, func() { pr.CloseWithError(io.ErrClosedPipe) }
 }

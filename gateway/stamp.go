@@ -19,12 +19,12 @@ const maxStamped = 20
 func stampInbound(a arrival, d resolver.InboundDecision, token string, s resolver.Settings) []byte {
 	e := message.NewEditor(a.header)
 	for _, f := range a.header.Fields() {
-		if control(f.Name) || claimsOurVerdict(f, s.Hostname) {
+		if stamped(f.Name) || !a.mail.ControlHeaders && control(f.Name) || claimsOurVerdict(f, s.Hostname) {
 			e.Remove(f)
 		}
 	}
 	e.Prepend("Received", trace(a.env, resolver.ReceivedMark, a.mail, s.Hostname))
-	e.Prepend("Authentication-Results", s.Hostname+"; none")
+	e.Prepend("Authentication-Results", mailauth.Results(s.Hostname, a.verdict))
 	e.Prepend("X-Case-Ref", token)
 	e.Prepend("X-Case-Number", fmt.Sprint(d.Case.Number))
 	e.Prepend("X-Case-Customer", d.Customer.ID.String()+" "+string(d.Customer.Kind))
@@ -51,6 +51,16 @@ func counted(list []string) string {
 	return fmt.Sprintf("%s; count=%d", strings.Join(list[:min(len(list), maxStamped)], ", "), len(list))
 }
 
+// stamped reports whether a field is one that we stamp: where peers are
+// believed in control headers too, ours is the only one.
+func stamped(name string) bool {
+	switch strings.ToLower(name) {
+	case "x-case-ref", "x-case-number", "x-case-customer", "x-case-contacts", "x-case-unresolved", "x-case-decision":
+		return true
+	}
+	return false
+}
+
 // control reports whether a field is a control header, of ours or of a peer
 // system, that nobody outside may set (rules §2).
 func control(name string) bool {
@@ -63,9 +73,13 @@ func control(name string) bool {
 	return false
 }
 
+// claimsOurVerdict: a reader might take the field for ours.
 func claimsOurVerdict(f message.Field, hostname string) bool {
-	return strings.EqualFold(f.Name, "Authentication-Results") &&
-		mailauth.ServID(f.Value()) == strings.ToLower(hostname)
+	switch strings.ToLower(f.Name) {
+	case "authentication-results", "arc-authentication-results":
+		return mailauth.Claims(f.Value(), hostname)
+	}
+	return false
 }
 
 // trace is the value of our Received field (RFC 5321 §4.4).

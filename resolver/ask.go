@@ -6,12 +6,27 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
-// Ask names everything that a decision on the message needs to know.
+// Ask names everything that a decision on the message needs to know, and on
+// the one that it forwards.
 func Ask(m Mail, s Settings) store.Query {
-	var q store.Query
+	q := ask(m, s)
+	if m.Embedded != nil {
+		e := ask(*m.Embedded, s)
+		q.Cases, q.MessageIDs = append(q.Cases, e.Cases...), append(q.MessageIDs, e.MessageIDs...)
+		q.Addresses, q.Tallies = append(q.Addresses, e.Addresses...), append(q.Tallies, e.Tallies...)
+	}
+	q.Cases, q.MessageIDs, q.Addresses = unique(q.Cases), unique(q.MessageIDs), unique(q.Addresses)
+	return q
+}
+
+func ask(m Mail, s Settings) store.Query {
+	q := store.Query{At: m.Received, Tallies: tallies(m, s)}
 	for _, c := range signed(m, s) {
 		if tok, ok := readToken(c.token); ok {
 			q.Cases = append(q.Cases, tok.Case)
+			if m.Notification != nil && tok.Ordinal > 0 {
+				q.Ordinals = append(q.Ordinals, store.CaseOrdinal{Case: tok.Case, Ordinal: tok.Ordinal})
+			}
 		}
 	}
 	for _, id := range []string{m.MessageID, m.DerivedID} {
@@ -19,7 +34,11 @@ func Ask(m Mail, s Settings) store.Query {
 			q.MessageIDs = append(q.MessageIDs, id)
 		}
 	}
-	for _, c := range unsigned(m) {
+	for _, c := range unsigned(m, s) {
+		if c.number != 0 {
+			q.Cases = append(q.Cases, c.number)
+			continue
+		}
 		q.MessageIDs = append(q.MessageIDs, c.id)
 	}
 	for _, list := range [][]Address{m.From, m.To, m.CC, m.BCC} {
@@ -33,8 +52,27 @@ func Ask(m Mail, s Settings) store.Query {
 	for _, a := range m.Recipients {
 		q.Addresses = append(q.Addresses, store.Key(a))
 	}
-	q.Cases, q.MessageIDs, q.Addresses = unique(q.Cases), unique(q.MessageIDs), unique(q.Addresses)
+	if s.Ack && m.EnvelopeFrom != "" {
+		q.Addresses = append(q.Addresses, store.Key(m.EnvelopeFrom))
+	}
 	return q
+}
+
+// tallies are the counts that bound what one address can set off.
+func tallies(m Mail, s Settings) (keys []store.TallyKey) {
+	sender, ok := m.Sender()
+	if ok && (s.FloodHour > 0 || s.FloodDay > 0) {
+		keys = append(keys, store.TallyKey{Kind: store.TallyOpened, Address: sender.Key()})
+	}
+	if !s.Ack {
+		return keys
+	}
+	for _, address := range []string{m.EnvelopeFrom, sender.Address} {
+		if address != "" {
+			keys = append(keys, store.TallyKey{Kind: store.TallyAcknowledged, Address: store.Key(address)})
+		}
+	}
+	return keys
 }
 
 // unique keeps the first of each value; strangers choose how many there are.

@@ -13,8 +13,8 @@ type Class string
 
 // The classes; the first that fits, in this order.
 const (
-	Unparsable    Class = "unparsable"
 	Loop          Class = "loop"
+	Unparsable    Class = "unparsable"
 	DSN           Class = "dsn"
 	Report        Class = "report"
 	AutoReply     Class = "auto-reply"
@@ -25,6 +25,9 @@ const (
 
 // classify returns the class and the sign by which it was told.
 func classify(m Mail, f store.Facts, s Settings) (Class, string) {
+	if sign := loopSign(m, f, s); sign != "" {
+		return Loop, sign
+	}
 	if m.Unparsable != "" {
 		return Unparsable, m.Unparsable
 	}
@@ -33,7 +36,6 @@ func classify(m Mail, f store.Facts, s Settings) (Class, string) {
 		class Class
 		sign  string
 	}{
-		{Loop, loopSign(m, f, s)},
 		{DSN, dsnSign(m)},
 		{Report, reportSign(h)},
 		{AutoReply, autoReplySign(m)},
@@ -45,6 +47,11 @@ func classify(m Mail, f store.Facts, s Settings) (Class, string) {
 		}
 	}
 	return Human, "nothing marks it as automatic"
+}
+
+// Reports: the message says itself to be about another one.
+func (m Mail) Reports() bool {
+	return m.Unparsable == "" && (dsnSign(m) != "" || reportSign(m.Header) != "")
 }
 
 // loopSign: a Message-ID of ours as its own, our own trace of an inbound pass,
@@ -59,7 +66,7 @@ func loopSign(m Mail, f store.Facts, s Settings) string {
 		}
 	}
 	mark := strings.ToLower("by " + s.Hostname + " " + ReceivedMark + " ")
-	for _, v := range m.Header.Values("Received") {
+	for _, v := range headerValues(m, "Received") {
 		if strings.Contains(strings.ToLower(v)+" ", mark) {
 			return "it has passed this gateway before"
 		}

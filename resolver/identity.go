@@ -7,8 +7,7 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
-// Identity is who the sender is taken for (rules §4). Asserted and the
-// verified ones need evidence that comes with a later stage.
+// Identity is who the sender is taken for (rules §4).
 type Identity string
 
 // The identities; the first that fits, in this order.
@@ -28,6 +27,7 @@ type sender struct {
 	identity Identity
 	address  Address
 	single   bool          // exactly one From address
+	verified bool          // the From domain is proven
 	contact  store.Contact // asserted or registered; zero: an asserted guest
 	holders  store.Holders
 }
@@ -62,7 +62,10 @@ func identify(m Mail, f store.Facts, s Settings, t *trace) sender {
 		t.note("sender unknown: From is not one plain address (%d can be read), so it is no identity", len(m.From))
 		return sender{identity: Unknown}
 	}
-	w := sender{address: a, single: true, holders: f.Holders[a.Key()]}
+	w := sender{address: a, single: true, verified: m.Verdict.AlignedPass, holders: f.Holders[a.Key()]}
+	if m.Verdict.Words != "" {
+		t.note("authentication: %s", m.Verdict.Words)
+	}
 	registered := ofKind(w.holders.Contacts, store.Registered)
 	guests := ofKind(w.holders.Contacts, store.Guest)
 	own, isOwn := s.Own(a.Address)
@@ -70,12 +73,21 @@ func identify(m Mail, f store.Facts, s Settings, t *trace) sender {
 	case isOwn:
 		w.identity = Own
 		t.note("sender own: %s is our mailbox %s", a.Address, own.Address)
+	case len(w.holders.Agents) > 0 && store.Key(m.Login) == a.Key():
+		w.identity = Agent
+		t.note("sender agent: %s signed in", a.Address)
+	case len(w.holders.Agents) > 0 && w.verified:
+		w.identity = Agent
+		t.note("sender agent: %s is an agent's address, with an aligned pass", a.Address)
+	case m.Verdict.Forged:
+		w.identity = Forged
+		t.note("sender forged: DMARC fails for %s under a policy of quarantine or reject", a.Address)
 	case len(w.holders.Agents) > 0:
 		w.identity = Forged
 		t.note("sender forged: %s is an agent's address, and nothing proves that the agent sent it", a.Address)
 	case len(registered) == 1:
 		w.identity, w.contact = Registered, registered[0]
-		t.note("sender registered: exactly one registered contact has %s (unverified)", a.Address)
+		t.note("sender registered: exactly one registered contact has %s (%s)", a.Address, map[bool]string{true: "verified", false: "unverified"}[w.verified])
 	case len(registered) > 1:
 		w.identity = Ambiguous
 		t.note("sender ambiguous: %d registered contacts share %s", len(registered), a.Address)

@@ -29,6 +29,7 @@ type InboundDecision struct {
 	Refusal   *Refusal         // with Refuse
 	Original  store.MessageRef // with Duplicate: the message it repeats
 
+	Direction  store.Direction
 	Case       store.Case     // as it shall be stored; Number 0: to be given
 	Customer   store.Contact  // of that case
 	Guest      *store.Contact // to be created
@@ -45,6 +46,13 @@ type InboundDecision struct {
 	Links      []store.Link
 	Linked     []store.Contact // what Links expand to now
 	Unresolved []string        // addresses left unresolved
+
+	Opened   string                // with Open: the canonical address that is tallied for it
+	Events   []store.DeliveryEvent // what a report says of the message Answered
+	Answered store.Message
+	PassTo   string // with I5: the submitter's MAIL FROM, who wants to know too
+	Ack      string // address to acknowledge the new case to; empty: nobody
+	Embedded bool   // decided on the message that this one forwards (rule I11)
 }
 
 // Refusal is an SMTP answer that a rule asks for.
@@ -63,57 +71,76 @@ type cell struct {
 	duplicate bool
 	late      bool // resolved, and outside the reopen window or limiter
 	consult   bool // it answers an internal consultation
+
+	forwards     bool // exactly one message/rfc822 part
+	outsiders    int  // external addresses in To and Cc
+	orphanCase   bool // orphan_auto: case
+	directoryOut bool
+	flood        bool
 }
 
 // Words of the table.
-func (c cell) onCase() bool                     { return c.tracking.onCase() }
-func (c cell) is(classes ...Class) bool         { return slices.Contains(classes, c.class) }
-func (c cell) from(who ...Identity) bool        { return slices.Contains(who, c.sender.identity) }
-func (c cell) known(state store.CaseState) bool { return c.onCase() && c.state == state }
+func (c *cell) onCase() bool                     { return c.tracking.onCase() }
+func (c *cell) byEnvelope() bool                 { return c.tracking.outcome == T1 && c.tracking.method == byEnvelope }
+func (c *cell) is(classes ...Class) bool         { return slices.Contains(classes, c.class) }
+func (c *cell) from(who ...Identity) bool        { return slices.Contains(who, c.sender.identity) }
+func (c *cell) known(state store.CaseState) bool { return c.onCase() && c.state == state }
 
-// inboundRow is one row of rules §5. A row without an action is not built yet:
-// its mail is kept on the exceptions list, which says so.
+// inboundRow is one row of rules §5.
 type inboundRow struct {
 	number string
 	means  string
-	when   func(cell) bool
+	when   func(*cell) bool
 	then   func(*inbound)
 }
 
-// inboundTable returns rules §5, first matching row wins.
-func inboundTable() []inboundRow {
-	return []inboundRow{
-		{"I1", "it repeats a message that is here already", func(c cell) bool { return c.duplicate }, (*inbound).duplicate},
-		{"I2", "it is a loop, or claims to come from ourselves", func(c cell) bool { return c.is(Loop) || c.from(Own) && !c.is(Unparsable) }, except("loop")},
-		{"I3", "its header cannot be read, but the envelope names the case", func(c cell) bool { return c.tracking.envelope && c.is(Unparsable) }, nil},
-		{"I4", "its header cannot be read", func(c cell) bool { return c.is(Unparsable) }, except("unparsable")},
-		{"I5", "a delivery report about a case", func(c cell) bool { return c.onCase() && c.is(DSN) }, nil},
-		{"I6", "a delivery report about no case", func(c cell) bool { return c.is(DSN) }, except("orphan-dsn")},
-		{"I7", "a receipt or complaint about a case", func(c cell) bool { return c.onCase() && c.is(Report) }, nil},
-		{"I8", "a receipt or complaint about no case", func(c cell) bool { return c.is(Report) }, except("orphan-report")},
-		{"I9", "an agent's automatic reply on a case", func(c cell) bool { return c.onCase() && c.from(Agent) && c.is(AutoReply) }, nil},
-		{"I10", "an agent writes on a case", func(c cell) bool { return c.onCase() && c.from(Agent) }, nil},
-		{"I11", "an agent forwards one message", func(cell) bool { return false }, nil},
-		{"I12", "an agent writes to one outsider", func(cell) bool { return false }, nil},
-		{"I13", "an agent writes about no case", func(c cell) bool { return c.from(Agent) }, nil},
-		{"I14", "an automatic reply on a case", func(c cell) bool { return c.onCase() && c.is(AutoReply) }, (*inbound).linkOnly},
-		{"I15", "an automatic reply about no case", func(c cell) bool { return c.is(AutoReply) }, except("orphan-auto-reply")},
-		{"I16", "a message on an active case", func(c cell) bool { return c.known(store.Active) }, (*inbound).link},
-		{"I17", "a person writes on a resolved case in time", func(c cell) bool { return c.known(store.Resolved) && c.is(Human) && !c.late && !c.consult }, (*inbound).reopen},
-		{"I18", "a message on a resolved case, too late or not by a person", func(c cell) bool { return c.known(store.Resolved) }, (*inbound).linkLate},
-		{"I19", "a message on a cancelled case", func(c cell) bool { return c.known(store.Cancelled) }, (*inbound).linkCancelled},
-		{"I20", "the directory cannot be asked", func(cell) bool { return false }, nil},
-		{"I21", "the sender opens too many cases", func(cell) bool { return false }, nil},
-		{"I22", "a forged sender without a case", func(c cell) bool { return c.from(Forged) }, (*inbound).openUnverified},
-		{"I23", "a trusted form vouches for its sender", func(c cell) bool { return c.from(Asserted) }, (*inbound).openAsserted},
-		{"I24", "a registered contact, verified, without a case", func(cell) bool { return false }, nil},
-		{"I25", "a registered contact, unverified, without a case", func(c cell) bool { return c.from(Registered) }, (*inbound).openRegistered},
-		{"I26", "a sender who is no single registered contact, without a case", func(cell) bool { return true }, (*inbound).openGuest},
+// inboundTable is rules §5, first matching row wins.
+var inboundTable []inboundRow
+
+// Rows lead back to the table (I11), so it cannot be filled where it is named.
+func init() {
+	inboundTable = []inboundRow{
+		{"I1", "it repeats a message that is here already", func(c *cell) bool { return c.duplicate }, (*inbound).duplicate},
+		{"I2", "it is a loop, or claims to come from ourselves", func(c *cell) bool { return c.is(Loop) || c.from(Own) }, except("loop")},
+		{"I3", "its header cannot be read, but the envelope names the case", func(c *cell) bool { return c.byEnvelope() && c.is(Unparsable) }, (*inbound).linkOpaque},
+		{"I4", "its header cannot be read", func(c *cell) bool { return c.is(Unparsable) }, except("unparsable")},
+		{"I5", "a delivery report about a case", func(c *cell) bool { return c.onCase() && c.is(DSN) }, (*inbound).linkDeliveryReport},
+		{"I6", "a delivery report about no case", func(c *cell) bool { return c.is(DSN) }, except("orphan-dsn")},
+		{"I7", "a receipt or complaint about a case", func(c *cell) bool { return c.onCase() && c.is(Report) }, (*inbound).linkReceipt},
+		{"I8", "a receipt or complaint about no case", func(c *cell) bool { return c.is(Report) }, except("orphan-report")},
+		{"I9", "an agent's automatic reply on a case", func(c *cell) bool { return c.onCase() && c.from(Agent) && c.is(AutoReply) }, (*inbound).linkInternal},
+		{"I10", "an agent writes on a case", func(c *cell) bool { return c.onCase() && c.from(Agent) }, (*inbound).linkOutgoing},
+		{"I11", "an agent forwards one message", func(c *cell) bool { return c.from(Agent) && c.is(Human) && c.forwards }, (*inbound).embedded},
+		{"I12", "an agent writes to one outsider", func(c *cell) bool { return c.from(Agent) && c.is(Human) && c.outsiders == 1 }, (*inbound).openOutgoing},
+		{"I13", "an agent writes about no case", func(c *cell) bool { return c.from(Agent) }, except("agent-no-case")},
+		{"I14", "an automatic reply on a case", func(c *cell) bool { return c.onCase() && c.is(AutoReply) }, (*inbound).linkOnly},
+		{"I15", "an automatic reply about no case", func(c *cell) bool { return c.is(AutoReply) && !c.orphanCase }, except("orphan-auto-reply")},
+		{"I16", "a message on an active case", func(c *cell) bool { return c.known(store.Active) }, (*inbound).link},
+		{"I17", "a person writes on a resolved case in time", func(c *cell) bool { return c.known(store.Resolved) && c.is(Human) && !c.late && !c.consult }, (*inbound).reopen},
+		{"I18", "a message on a resolved case, too late or not by a person", func(c *cell) bool { return c.known(store.Resolved) }, (*inbound).linkLate},
+		{"I19", "a message on a cancelled case", func(c *cell) bool { return c.known(store.Cancelled) }, (*inbound).linkCancelled},
+		{"I20", "the directory cannot be asked", func(c *cell) bool { return c.directoryOut }, except("pending-directory")},
+		{"I21", "the sender opens too many cases", func(c *cell) bool { return c.flood && !c.from(Asserted) }, except("flood")},
+		{"I22", "a forged sender without a case", func(c *cell) bool { return c.from(Forged) }, (*inbound).openUnverified},
+		{"I23", "a trusted form vouches for its sender", func(c *cell) bool { return c.from(Asserted) }, (*inbound).openAsserted},
+		{"I24", "a registered contact, verified, without a case", func(c *cell) bool { return c.from(Registered) && c.sender.verified }, (*inbound).openVerified},
+		{"I25", "a registered contact, unverified, without a case", func(c *cell) bool { return c.from(Registered) }, (*inbound).openRegistered},
+		{"I26", "a sender who is no single registered contact, without a case", func(c *cell) bool { return c.from(Ambiguous, KnownGuest, Unknown) }, (*inbound).openGuest},
+		{"I27", "no rule fits: this is a defect, please report it", func(*cell) bool { return true }, except("unclassified")},
 	}
 }
 
 // Inbound decides on a message from outside (rules §2-§5).
 func Inbound(m Mail, f store.Facts, s Settings) InboundDecision {
+	in := weigh(m, f, s)
+	if m.TrustedForm && in.unknownAssertion() {
+		return in.refuse()
+	}
+	return in.decide()
+}
+
+// weigh finds out where a message stands in the table.
+func weigh(m Mail, f store.Facts, s Settings) *inbound {
 	in := &inbound{mail: m, facts: f, settings: s}
 	in.class, in.classSign = classify(m, f, s)
 	in.note("class %s: %s", in.class, in.classSign)
@@ -121,15 +148,20 @@ func Inbound(m Mail, f store.Facts, s Settings) InboundDecision {
 		in.note("%d addresses of the header are left out: it has too many", m.Omitted)
 	}
 	in.sender = identify(m, f, s, &in.trace)
-	if m.TrustedForm && in.unknownAssertion() {
-		return in.refuse()
-	}
 	in.tracking = track(m, f, s, in.sender.participant(), &in.trace)
-	in.consult = in.tracking.consult && !in.tracking.found.Customer.HeldAt(in.sender.participant(), m.Received)
+	in.consult = in.tracking.named.Consult && !in.tracking.found.Customer.HeldAt(in.sender.participant(), m.Received)
 	in.state = in.tracking.found.Case.State
 	in.late = in.isLate()
 	in.original, in.cell.duplicate = in.repeats()
-	return in.decide()
+	in.forwards, in.outsiders = m.Embedded != nil, len(in.external())
+	in.orphanCase, in.flood = s.OrphanCase, in.isFlood()
+	if in.directoryOut = m.DirectoryOut != ""; in.directoryOut {
+		in.note("directory unknown: %s", m.DirectoryOut)
+	}
+	d := &in.d
+	d.Direction, d.Class, d.Identity, d.Method = store.Incoming, in.class, in.sender.identity, in.tracking.said()
+	d.Related, d.Mailboxes = in.tracking.related, in.mailboxes()
+	return in
 }
 
 // inbound is one decision in the making.
@@ -141,37 +173,30 @@ type inbound struct {
 	settings  Settings
 	classSign string
 	original  store.MessageRef
+	passed    *InboundDecision // on the embedded message (rule I11), which stands for this one
 	d         InboundDecision
 }
 
 func (in *inbound) decide() InboundDecision {
 	d := &in.d
-	d.Class, d.Identity, d.Method = in.class, in.sender.identity, in.tracking.method
-	d.Related, d.Mailboxes = in.tracking.related, in.mailboxes()
-	if in.tracking.thirdParty {
+	if in.tracking.thirdParty && !in.is(DSN, Report) {
 		d.Flags = append(d.Flags, "third-party")
 	}
-	for _, row := range inboundTable() {
-		if row.when(in.cell) {
-			in.fire(row)
+	for _, row := range inboundTable {
+		if row.when(&in.cell) {
+			d.Row = row.number
+			in.rule(row.number, "%s", row.means)
+			row.then(in)
 			break
 		}
 	}
+	if in.passed != nil {
+		return *in.passed
+	}
 	in.people()
+	in.acknowledge()
 	d.Decision = in.Decision
 	return *d
-}
-
-// fire applies a row; one that is not built yet keeps the mail for a person.
-func (in *inbound) fire(row inboundRow) {
-	in.d.Row = row.number
-	in.rule(row.number, "%s", row.means)
-	if row.then != nil {
-		row.then(in)
-		return
-	}
-	in.d.Action, in.d.Exception = Except, "not-built"
-	in.note("rule %s is not built in this version: kept on the exceptions list for a person to decide", row.number)
 }
 
 // repeats finds the message that this one is a duplicate of (rule I1).

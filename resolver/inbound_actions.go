@@ -57,11 +57,16 @@ func (in *inbound) join() {
 	c.Ordinal++
 	c.UpdatedAt = in.mail.Received
 	in.d.Case, in.d.Customer = c, in.tracking.found.Customer
-	in.d.Ordinal, in.d.Answers = c.Ordinal, in.tracking.ordinal
+	in.d.Ordinal, in.d.Answers = c.Ordinal, in.tracking.named.Ordinal
 }
 
 // newcomer mints a guest as sender when a person nobody knows writes on a case.
 func (in *inbound) newcomer() {
+	if in.directoryOut {
+		in.d.Flags = append(in.d.Flags, "pending-directory")
+		in.note("nobody is made a contact before the directory answers")
+		return
+	}
 	if in.consult || !in.is(Human) || in.from(Forged) || !in.sender.single || in.sender.matches() > 0 || in.sender.vouched() {
 		return
 	}
@@ -96,6 +101,10 @@ func (in *inbound) openRegistered() {
 		in.openGuest()
 		return
 	}
+	in.openVerified()
+}
+
+func (in *inbound) openVerified() {
 	in.open(in.sender.contact)
 	in.note("new case for contact %s", in.sender.contact.ID)
 }
@@ -116,16 +125,19 @@ func (in *inbound) shares() string {
 	return "the other contacts that share the address are linked"
 }
 
-// mint prepares the guest that this message brings about.
+// mint prepares the guest whom this message brings about: its sender.
 func (in *inbound) mint(unverified bool) {
-	g := &store.Contact{
-		ID: in.mail.NewContact, Kind: store.Guest, Name: in.sender.address.Name,
-		Unverified: unverified, CreatedAt: in.mail.Received,
+	in.mintFor(in.sender.address, unverified)
+	if !in.sender.single {
+		in.d.Guest.EmailAddresses = nil
 	}
-	if in.sender.single {
-		g.EmailAddresses = []store.EmailAddress{{Address: in.sender.address.Address, From: in.mail.Received}}
+}
+
+func (in *inbound) mintFor(a Address, unverified bool) {
+	in.d.Guest = &store.Contact{
+		ID: in.mail.NewContact, Kind: store.Guest, Name: a.Name, Unverified: unverified, CreatedAt: in.mail.Received,
+		EmailAddresses: []store.EmailAddress{{Address: a.Address, From: in.mail.Received}},
 	}
-	in.d.Guest = g
 }
 
 func (in *inbound) open(customer store.Contact) {
@@ -152,4 +164,7 @@ func (in *inbound) open(customer store.Contact) {
 		c.Accounts = appendNew(c.Accounts, a.ID)
 	}
 	in.d.Action, in.d.Case, in.d.Customer, in.d.Ordinal = Open, c, customer, 1
+	if in.sender.single {
+		in.d.Opened = in.sender.address.Key()
+	}
 }

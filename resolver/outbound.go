@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/casegate/casegate/store"
 )
@@ -12,8 +11,11 @@ import (
 // Submission is a message given to the smarthost, and by whom.
 type Submission struct {
 	Mail
-	SendAs  []string // addresses the submitter may put in From; empty: every mailbox
-	Setting string   // where SendAs is set, for the refusal
+	Listener  string   // that took it
+	Peer      string   // that brought it
+	SendAs    []string // addresses that the listener's peers may put in From; empty: every mailbox
+	Setting   string   // where SendAs is set, for the refusal
+	NewNumber uint64   // of the case, should one be opened; see OutboundDecision.Opens
 }
 
 // Mode tells an answer to the customer from an internal consultation (O0).
@@ -57,18 +59,24 @@ type OutboundDecision struct {
 	store.Decision
 	Refusal   *Refusal
 	Duplicate *store.MessageRef // the same submission, already accepted
+	Part      *store.Message    // what it is a further part of, as it shall be stored; Entries are whom that adds
 
 	Case       store.Case // as it shall be stored; Number 0: uncased
 	Customer   store.Contact
+	Opens      bool           // a new case; decide again with Submission.NewNumber set
+	Guest      *store.Contact // to be created
 	Mode       Mode
 	Class      Class
 	Method     string
 	Ordinal    uint32
+	Hold       string // why nothing is sent before a person says so
 	Entries    []Entry
-	From       string // the mailbox to put in From (sender: mailbox); empty: as given
+	From       string // to put in From (sender: user, mailbox); empty: as given
+	FromName   string // shown with it; empty: as given
 	Mailbox    string // whose Reply-To and MAIL FROM carry the token
 	Token      string // of this activity
 	CaseToken  string // of the case, for the pseudo-reference
+	SubjectTag string // to stand in the subject; empty: none
 	Parent     *store.Message
 	References []string
 	Parties    []store.Party
@@ -77,10 +85,11 @@ type OutboundDecision struct {
 }
 
 // Recipients is the final envelope.
-func (d OutboundDecision) Recipients() []string {
-	var to []string
+func (d OutboundDecision) Recipients() (to []string) {
+	seen := map[string]bool{}
 	for _, e := range d.Entries {
-		if e.Deliver && e.Field != "" {
+		if key := e.Address.Key(); e.Deliver && !e.dropped() && !seen[key] {
+			seen[key] = true
 			to = append(to, cmp.Or(e.Path, e.Address.Address))
 		}
 	}
@@ -90,35 +99,50 @@ func (d OutboundDecision) Recipients() []string {
 // outbound is one decision in the making.
 type outbound struct {
 	trace
-	sub      Submission
-	facts    store.Facts
-	settings Settings
-	found    store.CaseFacts
-	cased    bool
-	inserted string // key of the address that O4 added
-	d        OutboundDecision
+	sub       Submission
+	facts     store.Facts
+	settings  Settings
+	submitter submitter
+	part      *store.Message // that this is a further part of
+	found     store.CaseFacts
+	cased     bool
+	unasked   bool   // the directory is out: nobody is known but the customer (on_unknown: text)
+	inserted  string // key of the address that O4 added
+	d         OutboundDecision
 }
 
 // Outbound decides on a submission (rules §6). The given envelope decides who
 // receives, the header who is shown; the only addition ever is Case.Customer.
 func Outbound(sub Submission, f store.Facts, s Settings) OutboundDecision {
 	o := &outbound{sub: sub, facts: f, settings: s}
-	steps := []func() *Refusal{
-		o.readable, o.repeated, o.maySend, o.bind, o.given,
-		o.ownAddresses, o.mode, o.duplicates, o.customer, o.insertCustomer,
-		o.linkedOnly, o.others, o.originals, o.bcc, o.nobody, o.stamp,
+	o.d.Class, o.d.Method = Human, byNothing
+	switch {
+	case !o.follow(o.readable, o.repeated, o.maySend):
+		o.finish()
+	case o.part != nil:
+		o.follow(o.join, o.directory, o.given, o.unserved, o.ownAddresses, o.duplicates,
+			o.linkedOnly, o.others)
+		o.finishPart()
+	default:
+		o.follow(o.bind, o.directory, o.given, o.ownAddresses, o.mode, o.duplicates,
+			o.customer, o.insertCustomer, o.linkedOnly, o.others, o.originals,
+			o.sender, o.bcc, o.bounces, o.nobody, o.stamp)
+		o.finish()
 	}
-	for _, step := range steps {
-		if o.d.Refusal = step(); o.d.Refusal != nil || o.d.Duplicate != nil {
-			break
-		}
-	}
-	o.finish()
 	return o.d
 }
 
+// follow takes the steps in order, up to the first that settles the matter.
+func (o *outbound) follow(steps ...func() *Refusal) bool {
+	for _, step := range steps {
+		if o.d.Refusal = step(); o.d.Refusal != nil || o.d.Duplicate != nil {
+			return false
+		}
+	}
+	return true
+}
+
 func (o *outbound) readable() *Refusal {
-	o.d.Class, o.d.Method = Human, byNothing
 	if o.sub.Unparsable == "" {
 		return nil
 	}
@@ -126,117 +150,27 @@ func (o *outbound) readable() *Refusal {
 	return &Refusal{554, [3]int{5, 6, 0}, "the message has no header that can be read: " + o.sub.Unparsable}
 }
 
-// repeated finds the submission whose 250 was lost (invariant 3), and its like
-// that a client split over several transactions.
-func (o *outbound) repeated() *Refusal {
-	id := o.sub.MessageID
-	if id == "" {
-		id = o.sub.DerivedID
-	}
-	for _, ref := range o.facts.MessageIDs[id] {
-		if !ref.Own || ref.Direction != store.Outgoing || o.sub.Received.Sub(ref.ReceivedAt) > o.settings.SubmitWindow {
-			continue
-		}
-		if ref.SubmitHash == o.sub.SubmitHash {
-			o.d.Duplicate = &ref
-			o.note("the same submission as message %s: its reply was lost, nothing is sent twice", ref.ID)
-			return nil
-		}
-		if ref.ContentHash == o.sub.ContentHash {
-			o.note("refused: the rest of submission %s, split over several transactions", ref.ID)
-			return &Refusal{550, [3]int{5, 3, 3}, "rule §6 (one submission in several transactions) is not built yet: send all recipients in one transaction"}
-		}
-	}
-	return nil
-}
-
-// maySend: From must be within what the submitter may use.
-func (o *outbound) maySend() *Refusal {
-	from, ok := o.sub.Sender()
-	if !ok {
-		o.note("refused: From is not one plain address (%d can be read)", len(o.sub.From))
-		return &Refusal{550, [3]int{5, 7, 1}, fmt.Sprintf("From is not one plain address (%d can be read): send exactly one", len(o.sub.From))}
-	}
-	if o.allowed(from) {
+// directory: what to do while an outside directory cannot be asked who the
+// recipients are. Mail about no case is not looked at, so it goes on.
+func (o *outbound) directory() *Refusal {
+	if !o.cased || o.sub.DirectoryOut == "" {
 		return nil
 	}
-	o.note("refused: %s is outside send_as", from.Address)
-	return &Refusal{550, [3]int{5, 7, 1}, fmt.Sprintf("unable to send as %s: %s allows %s", from.Address, o.sub.Setting, o.allowedWords())}
-}
-
-func (o *outbound) allowed(from Address) bool {
-	if len(o.sub.SendAs) == 0 {
-		_, own := o.settings.Own(from.Address)
-		return own || len(o.facts.Holders[from.Key()].Agents) == 1
-	}
-	return slices.ContainsFunc(o.sub.SendAs, func(a string) bool { return store.Key(a) == from.Key() })
-}
-
-func (o *outbound) allowedWords() string {
-	names := o.sub.SendAs
-	if len(names) == 0 {
-		for _, m := range o.settings.Mailboxes {
-			names = append(names, m.Address)
-		}
-	}
-	const most = 3
-	if len(names) > most {
-		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", len(names)-most)
-	}
-	return strings.Join(names, ", ")
-}
-
-// bind finds the case (rules §6): X-Case-Ref, then In-Reply-To and References,
-// then a token in To.
-func (o *outbound) bind() *Refusal {
-	t := o.track()
-	switch {
-	case t.onCase():
-		o.cased, o.found = true, t.found
-		o.d.Method = t.method
-		c := t.found.Case
-		c.Ordinal++
-		c.UpdatedAt = o.sub.Received
-		o.d.Case, o.d.Customer, o.d.Ordinal = c, t.found.Customer, c.Ordinal
+	switch o.settings.OnUnknown {
+	case "pass":
+		o.note("%s: decided by what is known here (on_unknown: pass)", o.sub.DirectoryOut)
 		return nil
-	case o.settings.Uncased == "reject":
-		o.note("refused: it is about no case, and outbound.uncased is reject")
-		return &Refusal{550, [3]int{5, 7, 1}, "the message is about no case: answer a message of the case, or send its X-Case-Ref (outbound.uncased is reject)"}
+	case "text":
+		o.unasked = true
+		o.note("%s: addresses are shown as text (on_unknown: text)", o.sub.DirectoryOut)
+		return nil
 	}
-	o.note("uncased: nothing in the message leads to a case; only rule O10 applies")
-	return nil
+	return o.deferred()
 }
 
-func (o *outbound) track() tracking {
-	var cs []candidate
-	for _, v := range headerValues(o.sub.Mail, "X-Case-Ref") {
-		if _, ok := tokenText(v); ok {
-			cs = append(cs, candidate{method: byTrackingHeader, token: v})
-		}
-	}
-	cs = idTokens(cs, byInReplyTo, o.sub.InReplyTo)
-	cs = idTokens(cs, byReferences, backwards(o.sub.References))
-	if t, _ := trackSigned(firstN(cs), o.facts, &o.trace); t.onCase() {
-		o.note("the signed token in %s leads to case %d", carrierWords(t.method), t.found.Case.Number)
-		return t
-	}
-	for _, c := range unsigned(o.sub.Mail) {
-		for _, ref := range leads(o.facts, c.id) {
-			if found, ok := followMerges(o.facts, ref.Case); ok {
-				o.note("a Message-ID it answers is on case %d", found.Case.Number)
-				return tracking{outcome: T2, method: c.method, found: found}
-			}
-		}
-	}
-	var to []candidate
-	for _, a := range o.sub.To {
-		to = plusTokens(to, false, []string{a.Address}, o.settings)
-	}
-	t, _ := trackSigned(firstN(to), o.facts, &o.trace)
-	if t.onCase() {
-		o.note("the token in To leads to case %d", t.found.Case.Number)
-	}
-	return t
+func (o *outbound) deferred() *Refusal {
+	o.note("refused for now: %s (on_unknown: defer)", o.sub.DirectoryOut)
+	return &Refusal{451, [3]int{4, 4, 3}, o.sub.DirectoryOut + ", so the recipients cannot be told: try again later"}
 }
 
 // given lists the recipients as they came: those of the header, then those of
@@ -264,83 +198,68 @@ func (o *outbound) given() *Refusal {
 	for _, r := range o.sub.Recipients {
 		if key := store.Key(r); !shown[key] {
 			shown[key] = true
-			o.d.Entries = append(o.d.Entries, Entry{Given: store.RoleBCC, Field: store.RoleBCC, Address: Address{Address: r}, Deliver: true})
+			o.d.Entries = append(o.d.Entries, Entry{Given: store.RoleBCC, Field: store.RoleBCC, Address: Address{Address: r}, Path: r, Deliver: true})
 		}
 	}
 	return nil
 }
 
-// stamp prepares the carriers (O13).
-func (o *outbound) stamp() *Refusal {
-	if !o.cased {
-		return nil
-	}
-	var err, err2 error
-	o.d.Token, err = Token{Case: o.d.Case.Number, Ordinal: o.d.Ordinal, Consult: o.d.Mode == Consult}.sign(o.facts.Installation)
-	o.d.CaseToken, err2 = Sign(o.facts.Installation, o.d.Case.Number, 0)
-	if err != nil || err2 != nil {
-		return &Refusal{554, [3]int{5, 3, 0}, "the case can take no more messages: open a new one"}
-	}
-	if o.d.Mailbox = o.caseMailbox(); o.d.Mailbox == "" {
-		return &Refusal{550, [3]int{5, 3, 5}, "no mailbox is configured that answers could come back to (mailboxes)"}
-	}
-	if o.settings.Sender == "mailbox" {
-		o.d.From = o.d.Mailbox
-		o.note("sender: mailbox shows %s in From", o.d.From)
-	}
-	o.d.References = o.references(PseudoReference(o.d.CaseToken, o.settings.Hostname))
-	o.rule("O13", "stamped with the token of case %d, activity %d", o.d.Case.Number, o.d.Ordinal)
-	return nil
-}
+func (o *outbound) flag(name string) { o.d.Flags = appendNew(o.d.Flags, name) }
 
-// caseMailbox is the mailbox that answers come back to: that of From, else
-// that of the case, else the first.
-func (o *outbound) caseMailbox() string {
+// hold keeps the message back until a person releases it; the first reason
+// stays.
+func (o *outbound) hold(why string) { o.d.Hold = cmp.Or(o.d.Hold, why) }
+
+// finish fills in the parties and links of what is really sent.
+func (o *outbound) finish() {
+	p := o.partyList()
 	if from, ok := o.sub.Sender(); ok {
-		if m, own := o.settings.Own(from.Address); own && o.settings.Sender != "mailbox" {
-			return m.Address
-		}
+		p.add(p.recipient(store.RoleSender, from))
 	}
-	if m, own := o.settings.Own(o.d.Case.Mailbox); own {
-		return m.Address
-	}
-	if len(o.settings.Mailboxes) > 0 {
-		return o.settings.Mailboxes[0].Address
-	}
-	return ""
-}
-
-const maxReferences = 1500 // bytes of the field's value (O13)
-
-// references puts the pseudo-reference first and keeps the field within
-// bounds: the parent and the newest stay. The pseudo-reference that the thread
-// has already stays too, whatever key or hostname it was made with.
-func (o *outbound) references(pseudo string) []string {
-	given := unique(slices.Concat(o.sub.References, o.sub.InReplyTo))
-	if i := slices.IndexFunc(given, o.isPseudo); i >= 0 && !strings.EqualFold(given[i], pseudo) {
-		pseudo = given[i]
-	}
-	parent, left := "", maxReferences-len(pseudo)-2
-	if len(o.sub.InReplyTo) > 0 {
-		parent = o.sub.InReplyTo[0]
-		left -= len(parent) + 3
-	}
-	kept := slices.DeleteFunc(backwards(given), func(id string) bool {
-		if id == parent || o.isPseudo(id) {
-			return o.isPseudo(id)
-		}
-		left -= len(id) + 3
-		return left < 0
+	o.each(func(e *Entry) {
+		e.Party = o.partyOf(p, *e)
+		p.add(e.Party)
 	})
-	return append([]string{pseudo}, backwards(kept)...)
+	o.d.Parties = p.rows
+	o.d.Links, _ = links(p.rows, o.facts, o.settings, o.d.Guest)
+	if o.d.Hold != "" {
+		o.flag("held")
+		o.note("held until a person releases it: %s", o.d.Hold)
+	}
+	o.d.Decision = o.Decision
 }
 
-// isPseudo: a pseudo-reference of this case that an earlier message bore.
-func (o *outbound) isPseudo(id string) bool {
-	text, ok := idToken(id)
-	if !ok || verifyToken(o.facts.Installation, text) != nil {
-		return false
+func (o *outbound) partyList() *partyList {
+	return &partyList{facts: o.facts, settings: o.settings, hand: o.d.Case.HandLinks}
+}
+
+func (o *outbound) partyOf(p *partyList, e Entry) store.Party {
+	row := p.recipient(e.Field, e.Address)
+	if o.cased && o.isCustomer(e.Address) && !row.ByHand {
+		row.Party, row.Candidates, row.Why = contactRef(o.d.Customer), nil, "Case.Customer"
 	}
-	tok, _ := readToken(text)
-	return tok.Case == o.d.Case.Number && tok.Ordinal == 0
+	if e.Bare {
+		row.Name = ""
+	}
+	row.Sent = e.Deliver
+	return row
+}
+
+// each walks the entries that are still there.
+func (o *outbound) each(f func(e *Entry)) {
+	for i := range o.d.Entries {
+		if e := &o.d.Entries[i]; !e.dropped() {
+			f(e)
+		}
+	}
+}
+
+func (o *outbound) drop(e *Entry, rule, format string, args ...any) {
+	e.Field, e.Deliver = "", false
+	o.rule(rule, format, args...)
+}
+
+// stands: the address is in the list already, or a rule took it out.
+func (o *outbound) stands(a Address) bool {
+	return slices.ContainsFunc(o.d.Entries, func(e Entry) bool { return e.Address.Key() == a.Key() })
 }

@@ -12,15 +12,15 @@ func (in *inbound) people() {
 	if in.d.Action == Duplicate || in.is(Unparsable) {
 		return
 	}
-	p := &partyList{facts: in.facts, settings: in.settings}
+	p := &partyList{facts: in.facts, settings: in.settings, hand: in.d.Case.HandLinks}
 	for _, a := range in.mail.From {
 		p.add(in.senderParty(a))
 	}
 	for _, a := range in.mail.To {
-		p.add(p.recipient(store.RoleTo, a))
+		p.add(in.recipient(p, store.RoleTo, a))
 	}
 	for _, a := range in.mail.CC {
-		p.add(p.recipient(store.RoleCC, a))
+		p.add(in.recipient(p, store.RoleCC, a))
 	}
 	for _, r := range in.mail.Recipients {
 		if m, ok := in.settings.Own(r); ok && !p.hasMailbox(m) {
@@ -36,6 +36,16 @@ func (in *inbound) people() {
 	}
 }
 
+// recipient is the row of a recipient. Whom an agent writes to is the customer
+// of the case that it opens (rule I12).
+func (in *inbound) recipient(p *partyList, role store.Role, a Address) store.Party {
+	row := p.recipient(role, a)
+	if in.d.Action == Open && in.d.Direction == store.Outgoing && in.d.Customer.HeldAt(a.Key(), in.mail.Received) {
+		row.Party, row.Candidates, row.Why = contactRef(in.d.Customer), nil, "the customer of the case that this opens"
+	}
+	return row
+}
+
 // senderParty is the Sender row: several matches are settled by Case.Customer
 // alone.
 func (in *inbound) senderParty(a Address) store.Party {
@@ -45,13 +55,16 @@ func (in *inbound) senderParty(a Address) store.Party {
 	switch {
 	case in.from(Own):
 		return (&partyList{facts: in.facts, settings: in.settings}).recipient(store.RoleSender, a)
-	case guest != nil && in.sender.single:
+	case guest != nil && guest.HeldAt(a.Key(), guest.CreatedAt):
 		row.Party, row.Why = contactRef(*guest), "a new guest with this address"
 	case in.sender.single && in.sender.vouched():
 		row.Party, row.Why = contactRef(in.sender.contact), "vouched for by the form"
 	case in.sender.single && matches(holders) > 1 && in.d.Customer.HeldAt(a.Key(), in.mail.Received):
 		row.Party, row.Why = contactRef(in.d.Customer), "several share the address; the case's customer is one of them"
 	default:
+		if _, ok := linkedByHand(in.d.Case.HandLinks, a.Key()); ok {
+			return (&partyList{facts: in.facts, settings: in.settings, hand: in.d.Case.HandLinks}).recipient(store.RoleSender, a)
+		}
 		row.Party, row.Candidates, row.Why = resolve(holders)
 		if matches(holders) > 1 {
 			row.Why = "duplicate_sender_unresolved: " + row.Why
@@ -65,6 +78,7 @@ func (in *inbound) senderParty(a Address) store.Party {
 type partyList struct {
 	facts    store.Facts
 	settings Settings
+	hand     []store.HandLink // of the case
 	rows     []store.Party
 	seen     map[seenParty]bool
 }
@@ -102,8 +116,23 @@ func (p *partyList) recipient(role store.Role, a Address) store.Party {
 		row.Why = "our mailbox " + m.Address
 		return row
 	}
+	if link, ok := linkedByHand(p.hand, a.Key()); ok {
+		row.Party, row.ByHand = store.PartyRef{Kind: store.PartyContact, ID: link.Contact}, true
+		row.Why = "linked by hand in this case by " + link.By
+		return row
+	}
 	row.Party, row.Candidates, row.Why = resolve(p.facts.Holders[a.Key()])
 	return row
+}
+
+// linkedByHand finds what a person said about an address of the case.
+func linkedByHand(links []store.HandLink, key string) (store.HandLink, bool) {
+	for _, l := range links {
+		if l.Address == key {
+			return l, true
+		}
+	}
+	return store.HandLink{}, false
 }
 
 func matches(h store.Holders) int { return len(h.Contacts) + len(h.Accounts) + len(h.Agents) }

@@ -36,6 +36,12 @@ type Address struct {
 // Key is the canonical form of the address.
 func (a Address) Key() string { return store.Key(a.Address) }
 
+// Domain is the canonical domain of the address.
+func (a Address) Domain() string {
+	_, domain, _ := cutLast(a.Key(), "@")
+	return domain
+}
+
 // Mail is all that the rules know of a message: its envelope, its header, and
 // ids reserved for what it may bring about.
 type Mail struct {
@@ -87,6 +93,7 @@ type Notification struct {
 // ReportedRecipient is one recipient of the message reported on.
 type ReportedRecipient struct {
 	Address    string
+	Original   string // as the sender gave it, if the report says so
 	Action     string // failed, delayed, delivered, relayed, expanded
 	Status     string // RFC 3463
 	Diagnostic string
@@ -142,7 +149,10 @@ type Settings struct {
 	Unresolved          string // text | drop (rule O7)
 	UnresolvedOriginals string // off | cc | bcc (rule O9)
 	BccCurrentUser      bool   // rule O10
-	Uncased             string // pass | reject
+	Uncased             string // pass | reject | create
+	NewRecipients       string // allow | hold (rule O8)
+	OnUnknown           string // defer | text | pass, while the directory cannot be asked
+	OnSigned            string // strip | hold, where a DKIM signature would break
 	LogDocumentType     string // case_log.document_type; empty: no log row for mail
 }
 

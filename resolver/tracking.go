@@ -2,6 +2,8 @@ package resolver
 
 import (
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -21,75 +23,125 @@ const (
 
 // Correlation methods: the carrier that led to the case.
 const (
-	byPlusAddress    = "plus_address"
+	byEnvelope       = "envelope"     // known as plus_address outside
+	byPlusAddress    = "plus_address" // of a header
 	byTrackingHeader = "tracking_header"
 	byInReplyTo      = "in_reply_to"
 	byReferences     = "references"
 	byForeignID      = "foreign_message_id"
+	byReturned       = "returned_message"
+	bySubject        = "subject_token"
 	byNothing        = "none"
 	maxCandidates    = 100 // ids read per message; more is noise
 	maxMergeSteps    = 100
 )
 
-// candidate is one piece of evidence: a token in a carrier, or a Message-ID
-// that our index may know.
+// candidate is one piece of evidence: a token in a carrier; or, unsigned, a
+// Message-ID that our index may know, or the bare number of a case.
 type candidate struct {
-	method   string
-	envelope bool // the plus-address of an envelope recipient
-	token    string
-	id       string
+	method string
+	token  string
+	id     string
+	number uint64
 }
 
 // tracking is the outcome with what it rests on.
 type tracking struct {
 	outcome    Outcome
 	method     string
-	envelope   bool // T1 by an envelope recipient (rule I3)
 	found      store.CaseFacts
-	ordinal    uint32 // of the activity answered, 0: unknown
-	consult    bool   // that activity is internal (rule O0)
+	named      Token // by T1: the case and activity that the token names
 	related    []uint64
 	thirdParty bool
 }
 
-func (t tracking) onCase() bool { return t.outcome == T1 || t.outcome == T2 }
+// said is the method as records name it.
+func (t tracking) said() string {
+	if t.method == byEnvelope {
+		return byPlusAddress
+	}
+	return t.method
+}
+
+func (t *tracking) onCase() bool { return t.outcome == T1 || t.outcome == T2 }
 
 // signed lists the tokens of a message in the order of rules §2.
 func signed(m Mail, s Settings) []candidate {
 	var c []candidate
-	c = plusTokens(c, true, m.Recipients, s)
-	for _, v := range headerValues(m, "X-Case-Ref") {
-		if _, ok := tokenText(v); ok {
-			c = append(c, candidate{method: byTrackingHeader, token: v})
-		}
-	}
+	c = plusTokens(c, byEnvelope, m.Recipients, s)
+	c = refTokens(c, byTrackingHeader, headerValues(m, "X-Case-Ref"))
 	c = idTokens(c, byInReplyTo, m.InReplyTo)
 	c = idTokens(c, byReferences, backwards(m.References))
+	if r := m.returned(); r != nil {
+		c = refTokens(c, byReturned, r.CaseRefs)
+		c = idTokens(c, byReturned, r.ids())
+		c = plusTokens(c, byReturned, []string{r.ReturnPath}, s)
+	}
 	for _, list := range [][]Address{m.To, m.CC} {
 		for _, a := range list {
-			c = plusTokens(c, false, []string{a.Address}, s)
+			c = plusTokens(c, byPlusAddress, []string{a.Address}, s)
 		}
 	}
 	return firstN(c)
 }
 
-// unsigned lists the ids that may lead to a case by what we have seen before.
-func unsigned(m Mail) []candidate {
+// unsigned lists what may lead to a case by what we have seen before, or by a
+// number that anybody can guess.
+func unsigned(m Mail, s Settings) []candidate {
 	var c []candidate
-	for _, id := range slices.Concat(m.InReplyTo, backwards(m.References)) {
-		if len(c) == maxCandidates {
-			break
+	if m.ControlHeaders {
+		if n, err := strconv.ParseUint(strings.TrimSpace(first(m.Header, "X-Case-Number")), 10, 64); err == nil && n > 0 {
+			c = append(c, candidate{method: byTrackingHeader, number: n})
 		}
-		c = append(c, candidate{method: byForeignID, id: id})
+	}
+	c = ids(c, byForeignID, m.InReplyTo)
+	c = ids(c, byForeignID, backwards(m.References))
+	if r := m.returned(); r != nil {
+		c = ids(c, byReturned, r.ids())
+	}
+	if n, ok := taggedCase(m.Subject); ok && s.SubjectTag {
+		c = append(c, candidate{method: bySubject, number: n})
 	}
 	return c
 }
 
-func plusTokens(c []candidate, envelope bool, addresses []string, s Settings) []candidate {
+func ids(c []candidate, method string, list []string) []candidate {
+	for _, id := range list {
+		if len(c) == maxCandidates {
+			break
+		}
+		c = append(c, candidate{method: method, id: id})
+	}
+	return c
+}
+
+// returned is the evidence in a message that a report gives back.
+func (m Mail) returned() *Returned {
+	if m.Notification == nil {
+		return nil
+	}
+	return m.Notification.Returned
+}
+
+// ids are those that the returned message bears and names.
+func (r *Returned) ids() []string {
+	return slices.Concat([]string{r.MessageID}, r.InReplyTo, backwards(r.References))
+}
+
+func refTokens(c []candidate, method string, values []string) []candidate {
+	for _, v := range values {
+		if _, ok := tokenText(v); ok && len(c) < maxCandidates {
+			c = append(c, candidate{method: method, token: v})
+		}
+	}
+	return c
+}
+
+func plusTokens(c []candidate, method string, addresses []string, s Settings) []candidate {
 	for _, a := range addresses {
 		if _, plus, ok := s.mailbox(a); ok {
 			if _, ok := tokenText(plus); ok {
-				c = append(c, candidate{method: byPlusAddress, envelope: envelope, token: plus})
+				c = append(c, candidate{method: method, token: plus})
 			}
 		}
 	}
@@ -126,7 +178,7 @@ func firstN(c []candidate) []candidate { return c[:min(len(c), maxCandidates)] }
 func track(m Mail, f store.Facts, s Settings, participant string, t *trace) tracking {
 	tr, bad := trackSigned(signed(m, s), f, t)
 	if tr.outcome != T1 {
-		tr = trackUnsigned(unsigned(m), f, participant, m.Received)
+		tr = trackUnsigned(unsigned(m, s), f, participant, m.Received)
 	}
 	if tr.outcome == T0 && bad {
 		tr.outcome = T4
@@ -153,7 +205,7 @@ func trackSigned(cs []candidate, f store.Facts, t *trace) (tr tracking, bad bool
 			t.note("the token in %s names case %d, which doesn't exist", carrierWords(c.method), tok.Case)
 			bad = true
 		case tr.outcome != T1:
-			tr = tracking{outcome: T1, method: c.method, envelope: c.envelope, found: found, ordinal: tok.Ordinal, consult: tok.Consult}
+			tr = tracking{outcome: T1, method: c.method, found: found, named: tok}
 		case tr.found.Case.Number != found.Case.Number:
 			t.note("conflict: the token in %s names case %d; the first evidence wins", carrierWords(c.method), found.Case.Number)
 			tr.related = appendNew(tr.related, found.Case.Number)
@@ -167,34 +219,38 @@ func trackSigned(cs []candidate, f store.Facts, t *trace) (tr tracking, bad bool
 func trackUnsigned(cs []candidate, f store.Facts, participant string, now time.Time) tracking {
 	third := tracking{outcome: T0, method: byNothing}
 	for _, c := range cs {
-		for _, ref := range leads(f, c.id) {
-			found, ok := followMerges(f, ref.Case)
+		for _, n := range c.leads(f) {
+			found, ok := followMerges(f, n)
 			if !ok {
 				continue
 			}
 			if isParticipant(found, participant, now) {
 				return tracking{outcome: T2, method: c.method, found: found}
 			}
-			third.outcome, third.related = T3, appendNew(third.related, found.Case.Number)
+			if third.outcome == T0 {
+				third.outcome, third.method = T3, c.method
+			}
+			third.related = appendNew(third.related, found.Case.Number)
 		}
 	}
 	return third
 }
 
-// leads lists where a Message-ID leads: to the messages that bear it before
-// those that only name it.
-func leads(f store.Facts, id string) []store.MessageRef {
-	refs := slices.Clone(f.MessageIDs[id])
-	slices.SortStableFunc(refs, func(a, b store.MessageRef) int {
-		switch {
-		case a.Own == b.Own:
-			return 0
-		case a.Own:
-			return -1
+// leads lists the cases that a candidate leads to: those of the messages that
+// bear an id before those that only name it.
+func (c candidate) leads(f store.Facts) []uint64 {
+	if c.number != 0 {
+		return []uint64{c.number}
+	}
+	var own, naming []uint64
+	for _, ref := range f.MessageIDs[c.id] {
+		if ref.Own {
+			own = append(own, ref.Case)
+		} else {
+			naming = append(naming, ref.Case)
 		}
-		return 1
-	})
-	return refs
+	}
+	return slices.Concat(own, naming)
 }
 
 // isParticipant: an address used on the case, or one of its customer's (§1).
@@ -238,9 +294,9 @@ func explainTracking(tr tracking, participant string, t *trace) {
 			t.note("the sender has not taken part in case %d before: a third party", n)
 		}
 	case T2:
-		t.rule("T2", "a Message-ID it answers is on case %d, and the sender takes part in that case", n)
+		t.rule("T2", "%s leads to case %d, and the sender takes part in that case", carrierWords(tr.method), n)
 	case T3:
-		t.rule("T3", "a Message-ID it answers is on case %d, but %s takes no part in it: no proof, only related", tr.related[0], orNobody(participant))
+		t.rule("T3", "%s leads to case %d, but %s takes no part in it: no proof, only related", carrierWords(tr.method), tr.related[0], orNobody(participant))
 	case T4:
 		t.rule("T4", "it carries a token, but none that can be used")
 	}
@@ -255,7 +311,7 @@ func orNobody(address string) string {
 
 func carrierWords(method string) string {
 	switch method {
-	case byPlusAddress:
+	case byEnvelope, byPlusAddress:
 		return "the plus-address"
 	case byTrackingHeader:
 		return "X-Case-Ref"
@@ -263,6 +319,12 @@ func carrierWords(method string) string {
 		return "In-Reply-To"
 	case byReferences:
 		return "References"
+	case byReturned:
+		return "the returned message"
+	case byForeignID:
+		return "a Message-ID it answers"
+	case bySubject:
+		return "the number in the subject"
 	}
 	return "the message"
 }

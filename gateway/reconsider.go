@@ -1,0 +1,214 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+)
+
+// ErrSettled: the message is on a case, so that there is nothing to decide.
+var ErrSettled = errors.New("the message is not on the exceptions list")
+
+// Assign puts a message of the exceptions list where a person says: stamped,
+// recorded and handed on as if it had been decided so at once.
+func Assign(ctx context.Context, o Options, id store.ID, h resolver.ByHand) (store.Message, error) {
+	p := &inbound{pipeline: pipeline{o}}
+	return p.reconsider(ctx, id, func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
+		f, err := r.Facts(resolver.AskByHand(a.mail, o.Settings, h))
+		if err != nil {
+			return resolver.InboundDecision{}, f.Installation, err
+		}
+		d, ok := resolver.InboundByHand(a.mail, f, o.Settings, h)
+		if !ok {
+			err = fmt.Errorf("the case or contact: %w", store.ErrNotFound)
+		}
+		return d, f.Installation, err
+	})
+}
+
+// Retry decides again on a message that waits for the directory (rule I20). It
+// stays where it is while the directory does not answer.
+func Retry(ctx context.Context, o Options, l Intake, id store.ID) (store.Message, error) {
+	p := &inbound{pipeline{o}, l}
+	return p.reconsider(ctx, id, func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
+		f, err := leftOut{r, id}.Facts(resolver.Ask(a.mail, o.Settings))
+		return resolver.Inbound(a.mail, f, o.Settings), f.Installation, err
+	})
+}
+
+// reconsider decides again on a message of the exceptions list, from its bytes
+// in the archive, and records the outcome under the same id.
+func (p *inbound) reconsider(ctx context.Context, id store.ID, decide func(arrival, store.Reader) (resolver.InboundDecision, store.Installation, error)) (store.Message, error) {
+	a, err := p.again(ctx, id)
+	if err != nil {
+		return store.Message{}, err
+	}
+	defer a.spool.Discard()
+	queued := false
+	var done store.Message
+	err = p.Store.Update(ctx, func(tx store.Tx) error {
+		old, err := tx.Message(id)
+		if err != nil {
+			return err
+		}
+		if old.Exception == "" {
+			return ErrSettled
+		}
+		d, in, err := decide(a, tx)
+		if err != nil {
+			return err
+		}
+		n, err := p.planned(ctx, a, d, in)
+		if err != nil {
+			return err
+		}
+		n.kept, n.message.Archived.ReceivedSHA256 = true, old.Archived.ReceivedSHA256
+		n.message.Archived.ReceivedSize = old.Archived.ReceivedSize
+		n.message.Envelope, n.message.SubmitHash, n.message.ContentHash = old.Envelope, old.SubmitHash, old.ContentHash
+		n.log = append(n.log, p.audit(n.message, d)...)
+		queued = n.queued()
+		done, err = n.record(tx)
+		return err
+	})
+	if err == nil && queued {
+		p.Queued()
+	}
+	return done, err
+}
+
+func (p *inbound) audit(m store.Message, d resolver.InboundDecision) []store.LogEntry {
+	if m.Case == 0 {
+		return nil
+	}
+	return []store.LogEntry{{
+		ID: store.NewID(), Case: m.Case, At: p.Now(), By: "rule " + d.Row, SourceType: "Case changed",
+		Text: "message " + m.ID.String() + " taken from the exceptions list",
+	}}
+}
+
+// again reads a stored message as it was when it came.
+func (p *inbound) again(ctx context.Context, id store.ID) (a arrival, err error) {
+	var old store.Message
+	err = p.Store.View(ctx, func(r store.Reader) (err error) {
+		old, err = r.Message(id)
+		return err
+	})
+	if err != nil {
+		return a, err
+	}
+	if a.env, a.spool, err = p.reopen(ctx, old); err != nil {
+		return a, err
+	}
+	a.env.Body = a.spool.facts()
+	p.read(ctx, &a)
+	asStored(&a.mail, old)
+	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
+	a.ack, a.ackID = &ackBody{planned: true}, store.NewID()
+	return a, nil
+}
+
+// asStored gives a mail what its record knows for certain.
+func asStored(m *resolver.Mail, old store.Message) {
+	m.ID, m.Received = old.ID, old.ReceivedAt
+	m.ContentHash, m.SubmitHash, m.DerivedID = old.ContentHash, old.SubmitHash, old.DerivedID
+}
+
+// reopen is the envelope and the header of an archived message, and its body
+// where it is.
+func (p pipeline) reopen(ctx context.Context, old store.Message) (*Envelope, *spool, error) {
+	env, err := storedEnvelope(old)
+	if err != nil {
+		return nil, nil, err
+	}
+	var header []byte
+	err = p.Store.View(ctx, func(r store.Reader) (err error) {
+		header, _, err = r.Header(old.ID, store.AsReceived)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := newSpool(&archivedBody{ctx: ctx, store: p.Store, id: old.ID, header: int64(len(header))}, p.ContentKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	_, err = s.Write(header)
+	return env, s, err
+}
+
+// storedEnvelope is the envelope that a message came in.
+func storedEnvelope(m store.Message) (*Envelope, error) {
+	env := &Envelope{Listener: m.Envelope.Listener, Role: RoleInbound, Protocol: "ESMTP", Helo: m.Envelope.Helo}
+	if m.Direction == store.Outgoing {
+		env.Role = RoleOutbound
+	}
+	var err error
+	if env.From, err = ParsePath(m.Envelope.From); err != nil {
+		return nil, err
+	}
+	for _, to := range m.Envelope.Recipients {
+		path, err := ParsePath(to)
+		if err != nil {
+			return nil, err
+		}
+		env.Recipients = append(env.Recipients, Recipient{Path: path})
+	}
+	return env, nil
+}
+
+// archivedBody is a body that the archive has; what is written to it is only
+// counted.
+type archivedBody struct {
+	unkept
+	ctx    context.Context
+	store  store.Store
+	id     store.ID
+	header int64
+}
+
+func (b *archivedBody) WriteTo(w io.Writer) (int64, error) {
+	eml, err := b.store.Open(b.ctx, b.id, store.AsReceived)
+	if err != nil {
+		return 0, err
+	}
+	defer eml.Close()
+	if _, err := io.CopyN(io.Discard, eml, b.header); err != nil {
+		return 0, err
+	}
+	return io.Copy(w, eml)
+}
+
+// facts finds out again what the wire saw of a body.
+func (s *spool) facts() BodyFacts {
+	var f factFinder
+	f.Write(s.header)
+	s.body.WriteTo(&f)
+	return f.end()
+}
+
+// factFinder looks for what is not CRLF.
+type factFinder struct {
+	last byte
+	any  bool
+	BodyFacts
+}
+
+func (f *factFinder) Write(p []byte) (int, error) {
+	for _, c := range p {
+		f.BareCR = f.BareCR || f.last == '\r' && c != '\n'
+		f.BareLF = f.BareLF || c == '\n' && f.last != '\r'
+		f.last, f.any = c, true
+	}
+	return len(p), nil
+}
+
+func (f *factFinder) end() BodyFacts {
+	f.BareCR = f.BareCR || f.last == '\r'
+	f.NoFinalCRLF = f.any && f.last != '\n'
+	return f.BodyFacts
+}

@@ -1,0 +1,101 @@
+package resolver
+
+import (
+	"github.com/casegate/casegate/store"
+)
+
+// The rows about reports and opaque mail (I3, I5, I7): what came back joins the
+// case and changes neither its state nor its people.
+
+// linkOpaque: only the envelope can be read, and it names the case (I3).
+func (in *inbound) linkOpaque() {
+	in.linkOnly()
+	in.d.Flags = append(in.d.Flags, "opaque")
+	in.note("kept as it came: %s", in.mail.Unparsable)
+}
+
+func (in *inbound) linkReceipt() {
+	in.linkOnly()
+	in.d.Flags = append(in.d.Flags, "receipt")
+}
+
+// linkDeliveryReport: a delivery event. Only a signed token that names the very
+// message reported on proves enough to change what is known of its delivery (I5).
+func (in *inbound) linkDeliveryReport() {
+	in.linkOnly()
+	in.d.Flags = append(in.d.Flags, "delivery-report")
+	original, ok := in.reportedOn()
+	if !ok {
+		in.note("no signed token names a message that was sent: nothing is changed by this report")
+		return
+	}
+	in.d.Answered = original
+	for _, r := range in.reported(original) {
+		in.d.Events = append(in.d.Events, store.DeliveryEvent{
+			At: in.mail.Received, Recipient: r.Address, Action: r.Action, Status: r.Status,
+			Diagnostic: r.Diagnostic, Report: in.mail.ID,
+		})
+		in.note("message %s: %s %s", original.ID, orSomeone(r.Address), r.Action)
+		if r.Permanent() && in.d.Customer.HeldAt(store.Key(r.Address), in.mail.Received) {
+			in.d.Case.Flags = appendNew(append([]string(nil), in.d.Case.Flags...), "customer-bounced")
+			in.note("case %d is flagged: the customer's address does not take mail", in.d.Case.Number)
+		}
+	}
+	in.passOn(original)
+}
+
+// reportedOn is the message that the signed token names.
+func (in *inbound) reportedOn() (store.Message, bool) {
+	named := in.tracking.named
+	m, ok := in.facts.Answered[store.CaseOrdinal{Case: named.Case, Ordinal: named.Ordinal}]
+	return m, ok && in.tracking.outcome == T1 && named.Ordinal > 0 && m.Direction == store.Outgoing
+}
+
+// reported lists what the report says of recipients that the message really
+// had. A report that names none speaks of the only one, if there is only one.
+func (in *inbound) reported(original store.Message) (list []ReportedRecipient) {
+	had := map[string]bool{}
+	for _, p := range original.Parties {
+		switch p.Role {
+		case store.RoleTo, store.RoleCC, store.RoleBCC:
+			had[store.Key(p.AddressUsed)] = true
+		}
+	}
+	n := in.mail.Notification
+	if n == nil || len(n.Recipients) == 0 {
+		r := ReportedRecipient{Action: "failed"}
+		if len(had) == 1 {
+			for r.Address = range had {
+			}
+		}
+		return []ReportedRecipient{r}
+	}
+	for _, r := range n.Recipients {
+		if original := store.Key(r.Original); had[original] {
+			r.Address = r.Original
+		}
+		if had[store.Key(r.Address)] {
+			list = append(list, r)
+		} else {
+			in.note("%s was no recipient of message %s: not believed", r.Address, original.ID)
+		}
+	}
+	return list
+}
+
+// passOn: who submitted the message asked for bounces too.
+func (in *inbound) passOn(original store.Message) {
+	to := original.Envelope.From
+	if _, own := in.settings.Own(to); to == "" || own {
+		return
+	}
+	in.d.PassTo = to
+	in.note("passed on to %s, who submitted the message", to)
+}
+
+func orSomeone(address string) string {
+	if address == "" {
+		return "a recipient"
+	}
+	return address
+}
