@@ -44,7 +44,9 @@ func hand(tb testing.TB, h gateway.Handler, role gateway.Role, from, eml string,
 	tb.Helper()
 	ctx := context.Background()
 	env := &gateway.Envelope{Listener: "test", Role: role, Protocol: "ESMTP", Helo: "client.example"}
-	env.From = path(tb, from)
+	if from != "" {
+		env.From = path(tb, from)
+	}
 	for _, r := range to {
 		env.Recipients = append(env.Recipients, gateway.Recipient{Path: path(tb, r)})
 	}

@@ -24,7 +24,7 @@ func opened(t *testing.T, change func(*gateway.Options), customer string) (gatew
 	if _, err := hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "a@x.example", eml, "311@city.example"); err != nil {
 		t.Fatal(err)
 	}
-	return o, gateway.NewOutbound(o, nil, "send_as"), "From: 311@city.example\r\nIn-Reply-To: <first@x.example>\r\nSubject: Re: light\r\n"
+	return o, gateway.NewOutbound(o, gateway.Submitters{Setting: "send_as"}), "From: 311@city.example\r\nIn-Reply-To: <first@x.example>\r\nSubject: Re: light\r\n"
 }
 
 // sentOf returns what a submission became: its EML as sent, and its delivery.
@@ -292,7 +292,7 @@ func TestOriginalSenderIsTheLastResort(t *testing.T) {
 	if _, err := hand(t, gateway.NewInbound(o, gateway.Intake{TrustedForm: true}), gateway.RoleInbound, "form@city.example", eml, "311@city.example"); err != nil {
 		t.Fatal(err)
 	}
-	out := gateway.NewOutbound(o, nil, "send_as")
+	out := gateway.NewOutbound(o, gateway.Submitters{Setting: "send_as"})
 	r, err := hand(t, out, gateway.RoleOutbound, "311@city.example", "From: 311@city.example\r\nIn-Reply-To: <first@x.example>\r\nTo: 311@city.example\r\n\r\n", "311@city.example")
 	if err != nil {
 		t.Fatal(err)

@@ -50,6 +50,9 @@ func notification(h message.Header, s *spool) *resolver.Notification {
 	report, _ := message.ReadReport(h, r)
 	n := &resolver.Notification{}
 	for _, one := range report.Recipients {
+		if one.Action == "" && report.Kind == "" { // a bounce in somebody's own words
+			one.Action = "failed"
+		}
 		n.Recipients = append(n.Recipients, resolver.ReportedRecipient{
 			Address: one.FinalRecipient, Original: one.OriginalRecipient, Action: one.Action,
 			Status: one.Status, Diagnostic: one.DiagnosticCode,

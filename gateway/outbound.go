@@ -5,30 +5,36 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"slices"
+	"sync"
 
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
+// Submitters are the peers of an outbound listener: what they may do, what they
+// are believed for, and what is done to their mail.
+type Submitters struct {
+	SendAs         []string // addresses they may put in From; empty: every mailbox
+	Setting        string   // where SendAs is set, for refusals
+	ControlHeaders bool     // their X-Case-* fields steer
+	Observe        bool     // decide and archive, change nothing
+}
+
 // outbound is the pipeline of mail that the desk sends: decide, rewrite,
 // record, queue.
 type outbound struct {
 	pipeline
-	sendAs  []string
-	setting string
+	Submitters
 }
 
-// NewOutbound returns the outbound pipeline of one listener. sendAs is what
-// its peers may put in From, empty for every mailbox; setting names it in the
-// configuration, for refusals.
-func NewOutbound(o Options, sendAs []string, setting string) Handler {
-	return &outbound{pipeline{o}, sendAs, setting}
-}
+// NewOutbound returns the outbound pipeline of one listener.
+func NewOutbound(o Options, s Submitters) Handler { return &outbound{pipeline{o}, s} }
 
 // Mail accepts every envelope sender; the header's From is what is judged.
 func (p *outbound) Mail(context.Context, *Envelope) error { return nil }
@@ -42,6 +48,7 @@ type submission struct {
 	spool  *spool
 	header message.Header
 	sub    resolver.Submission
+	number func() (uint64, error) // of the case, should one be opened
 }
 
 // Accept makes a submission durable, rewritten and queued, and says under
@@ -51,11 +58,46 @@ func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receip
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err
 	}
-	a.sub.Mail, a.header = read(env, a.spool, p.Now())
-	a.sub.SendAs, a.sub.Setting = p.sendAs, p.setting
+	p.read(ctx, &a)
 	return settle(ctx, p.pipeline,
 		func(r store.Reader) (store.Facts, error) { return askOutbound(r, a.sub, p.Settings) },
 		func(f store.Facts) (plan, error) { return p.plan(a, f) })
+}
+
+// read is what the rules know of a submission, with what its listener says of
+// who submits.
+func (p *outbound) read(ctx context.Context, a *submission) {
+	a.sub.Mail, a.header = read(a.env, a.spool, p.Now())
+	a.sub.ControlHeaders = p.ControlHeaders
+	a.sub.SendAs, a.sub.Setting, a.sub.Listener = p.SendAs, p.Setting, a.env.Listener
+	a.sub.Peer = envelopeRecord(a.env, a.sub.Mail).Peer
+	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
+	p.askDirectory(ctx, &a.sub.Mail)
+}
+
+// askDirectory brings our contacts up to date with an outside directory, as far
+// as the submission is meant for them.
+func (p *outbound) askDirectory(ctx context.Context, m *resolver.Mail) {
+	if p.Directory == nil {
+		return
+	}
+	var addresses []string
+	add := func(address string) {
+		key := store.Key(address)
+		if _, own := p.Settings.Own(address); !own && len(addresses) < maxAsked && !slices.Contains(addresses, key) {
+			addresses = append(addresses, key)
+		}
+	}
+	for _, to := range slices.Concat(m.To, m.CC) {
+		add(to.Address)
+	}
+	for _, to := range m.Recipients {
+		add(to)
+	}
+	if err := p.Directory(ctx, addresses); err != nil {
+		m.DirectoryOut = "the directory does not answer"
+		p.Logger.Warn("the directory does not answer", "message", m.ID, "error", err)
+	}
 }
 
 // askOutbound asks all that a submission's decision needs to know.
@@ -64,15 +106,45 @@ func askOutbound(r store.Reader, sub resolver.Submission, s resolver.Settings) (
 	if err != nil {
 		return facts, err
 	}
-	if more := resolver.AskMore(facts); len(more) > 0 {
-		others, err := r.Facts(store.Query{Addresses: more})
+	if q := resolver.AskFurther(sub, facts); len(q.Addresses)+len(q.Ordinals) > 0 {
+		more, err := r.Facts(q)
 		if err != nil {
 			return facts, err
 		}
-		maps.Copy(facts.Holders, others.Holders)
+		maps.Copy(facts.Holders, more.Holders)
+		facts.Answered = more.Answered
 	}
-	return facts, nil
+	return facts, answersTo(r, sub, facts)
 }
+
+// answersTo fills in where the messages answered asked for answers (rule O0).
+func answersTo(r store.Reader, sub resolver.Submission, facts store.Facts) error {
+	for _, id := range sub.InReplyTo[:min(len(sub.InReplyTo), maxParents)] {
+		for _, ref := range facts.MessageIDs[id] {
+			m, known := facts.Parents[ref.ID]
+			if !known || m.Direction != store.Incoming || m.ReplyTo != nil {
+				continue
+			}
+			block, _, err := r.Header(ref.ID, store.AsReceived)
+			if errors.Is(err, store.ErrNotFound) {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			people := addresses{h: message.Parse(clean(block)), left: maxParents}
+			for _, a := range people.read("Reply-To") {
+				m.ReplyTo = append(m.ReplyTo, a.Address)
+			}
+			facts.Parents[ref.ID] = m
+		}
+	}
+	return nil
+}
+
+// maxParents is how many messages one may answer, and how many addresses may be
+// asked to be answered at.
+const maxParents = 4
 
 // submitHash tells a repeated submission: same peer, envelope and raw bytes.
 func submitHash(env *Envelope, s *spool) string {
@@ -90,25 +162,45 @@ func submitHash(env *Envelope, s *spool) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
+// decide decides on a submission; a case that it opens has its number.
+func (p *outbound) decide(a submission, f store.Facts) (resolver.OutboundDecision, error) {
+	d := resolver.Outbound(a.sub, f, p.Settings)
+	if !d.Opens || d.Refusal != nil || p.Observe {
+		return d, nil
+	}
+	var err error
+	if a.sub.NewNumber, err = a.number(); err != nil {
+		return d, err
+	}
+	return resolver.Outbound(a.sub, f, p.Settings), nil
+}
+
 // plan decides on a submission and works out all that follows from it.
 func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
-	d := resolver.Outbound(a.sub, f, p.Settings)
+	d, err := p.decide(a, f)
 	switch {
-	case d.Refusal != nil:
-		return plan{}, refused(d.Refusal)
+	case err != nil:
+		return plan{}, err
 	case d.Duplicate != nil:
 		return plan{repeats: d.Duplicate.ID}, nil
+	case p.Observe:
+		return p.observe(a, d)
+	case d.Refusal != nil:
+		return plan{}, refused(d.Refusal)
+	case d.Part != nil:
+		return a.furtherPart(d), nil
 	}
-	n := plan{body: a.spool.body, message: a.message(d, p.Settings)}
+	n := plan{body: a.spool.body, contact: d.Guest, message: a.message(d, p.Settings)}
 	if d.Case.Number != 0 {
 		n.kase = &d.Case
 	}
 	index := a.threadIndex(d)
 	n.message.ThreadIndex = cmp.Or(n.message.ThreadIndex, index)
 	n.received, n.apart = cutBcc(a.spool.header)
-	n.sent = rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
+	var broken []brokenSignature
+	n.sent, broken = rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
+	p.onSigned(&n.message, &d, broken)
 	n.deliveries = []store.Delivery{a.delivery(n.message, d)}
-	var err error
 	if n.message.Archived, err = archived(a.env, a.spool, n.sent); err != nil {
 		return plan{}, err
 	}
@@ -118,6 +210,37 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 
 // sentMark stands in the Received field of mail that went out by this gateway.
 const sentMark = "(casegate outbound)"
+
+// onSigned records the signatures that were taken out, and holds the message if
+// the site wants that (on_signed).
+func (p *outbound) onSigned(m *store.Message, d *resolver.OutboundDecision, broken []brokenSignature) {
+	if len(broken) == 0 {
+		return
+	}
+	m.Decision.Reasons = slices.Clone(m.Decision.Reasons)
+	for _, b := range broken {
+		m.Decision.Reasons = append(m.Decision.Reasons, b.String())
+	}
+	if p.Settings.OnSigned != "hold" {
+		return
+	}
+	const why = "its DKIM-Signature had to be removed (on_signed: hold)"
+	d.Hold = cmp.Or(d.Hold, why)
+	m.Decision.Reasons = append(m.Decision.Reasons, "held until a person releases it: "+why)
+	if !slices.Contains(m.Flags, "held") {
+		m.Flags = append(slices.Clone(m.Flags), "held")
+	}
+}
+
+// furtherPart is what a part of a split submission adds to the first one: a
+// delivery of the same bytes, for those whom no part has served yet.
+func (a submission) furtherPart(d resolver.OutboundDecision) plan {
+	n := plan{part: true, message: *d.Part}
+	if to := d.Recipients(); len(to) > 0 {
+		n.deliveries = []store.Delivery{a.delivery(n.message, d)}
+	}
+	return n
+}
 
 // message is the record of a submission under a decision.
 func (a submission) message(d resolver.OutboundDecision, s resolver.Settings) store.Message {
@@ -154,17 +277,32 @@ func (a submission) threadIndex(d resolver.OutboundDecision) string {
 	return childThreadIndex(d.Parent.ThreadIndex, a.sub.Received)
 }
 
-// delivery is the outbox row. Its MAIL FROM carries the token, so that bounces
-// find the case; the submitter's own is kept beside it.
+// delivery is the outbox row for whom the decision leaves; it waits if a rule
+// holds it.
 func (a submission) delivery(m store.Message, d resolver.OutboundDecision) store.Delivery {
-	from := m.Envelope.From
+	row := a.outbox(m, d, d.Recipients())
+	if d.Hold == "" {
+		return row
+	}
+	row.State = store.Held
+	for i := range row.Recipients {
+		row.Recipients[i].Reply = "4.7.0 held until somebody releases it: " + d.Hold
+	}
+	return row
+}
+
+// outbox is a row of the outbox. Its MAIL FROM carries the token, so that
+// bounces find the case; the submitter's own is kept beside it.
+func (a submission) outbox(m store.Message, d resolver.OutboundDecision, to []string) store.Delivery {
+	submitter := a.env.From.String()
+	from := submitter
 	if d.Token != "" && from != "" { // a null reverse-path stays null: nothing may answer it
 		from = resolver.PlusAddress(d.Mailbox, d.Token)
 	}
 	return store.Delivery{
 		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleOutbound), Mailbox: d.Mailbox,
-		From: from, Submitter: m.Envelope.From, SMTPUTF8: a.env.SMTPUTF8, RET: a.env.RET, EnvID: a.env.EnvID,
-		Recipients: recipients(a.env.Recipients, d.Recipients()), State: store.Queued,
-		Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,
+		From: from, Submitter: submitter, SMTPUTF8: a.env.SMTPUTF8, RET: a.env.RET, EnvID: a.env.EnvID,
+		Recipients: recipients(a.env.Recipients, to), State: store.Queued,
+		Due: a.sub.Received, CreatedAt: a.sub.Received,
 	}
 }

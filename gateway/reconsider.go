@@ -148,7 +148,7 @@ func storedEnvelope(m store.Message) (*Envelope, error) {
 		env.Role = RoleOutbound
 	}
 	var err error
-	if env.From, err = ParsePath(m.Envelope.From); err != nil {
+	if env.From, err = ParsePath("<" + m.Envelope.From + ">"); err != nil {
 		return nil, err
 	}
 	for _, to := range m.Envelope.Recipients {

@@ -184,6 +184,9 @@ func (a asOf) Facts(q store.Query) (store.Facts, error) {
 	for k, refs := range f.MessageIDs {
 		f.MessageIDs[k] = slices.DeleteFunc(refs, func(r store.MessageRef) bool { return later(r.ReceivedAt) })
 	}
+	for k, events := range f.Tallies {
+		f.Tallies[k] = slices.DeleteFunc(events, later)
+	}
 	for k, h := range f.Holders {
 		h.Contacts = slices.DeleteFunc(slices.Clone(h.Contacts), func(c store.Contact) bool { return later(c.CreatedAt) })
 		f.Holders[k] = h
@@ -203,4 +206,13 @@ func shownAs(e resolver.Entry) string {
 		return "a blind recipient"
 	}
 	return string(e.Field) + " " + e.Address.Key()
+}
+
+// CountMessages is how many messages Replay will look at.
+func CountMessages(ctx context.Context, st store.Store, since time.Time) (n int, err error) {
+	err = eachMessage(ctx, st, store.MessageFilter{Since: since, OldestFirst: true}, func(store.Message) error {
+		n++
+		return ctx.Err()
+	})
+	return n, err
 }

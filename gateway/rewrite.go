@@ -2,12 +2,12 @@ package gateway
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"net/mail"
 	"slices"
 	"strings"
 
-	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
@@ -15,9 +15,9 @@ import (
 
 // rewrite returns the header block of a submission as it is sent: party lists
 // by the decision, the token in its carriers, no Bcc, no signature that this
-// breaks, all else as it came (rules O1-O13). The MAIL FROM carrier is the
-// caller's.
-func rewrite(h message.Header, d resolver.OutboundDecision, received string, s resolver.Settings, threadIndex string) []byte {
+// breaks, all else as it came (rules O1-O13); and the signatures that it takes
+// out. The MAIL FROM carrier is the caller's.
+func rewrite(h message.Header, d resolver.OutboundDecision, received string, s resolver.Settings, threadIndex string) ([]byte, []brokenSignature) {
 	e := message.NewEditor(h)
 	e.Prepend("Received", received)
 	for _, f := range h.Fields() {
@@ -28,15 +28,21 @@ func rewrite(h message.Header, d resolver.OutboundDecision, received string, s r
 	if d.Token != "" {
 		stampOutbound(e, h, d, s, threadIndex)
 	}
-	removeBrokenSignatures(e, h)
-	return e.Bytes()
+	broken := brokenSignatures(h, e.Bytes())
+	for _, b := range broken {
+		e.Remove(b.field)
+	}
+	return e.Bytes(), broken
 }
 
 func stampOutbound(e *message.Editor, h message.Header, d resolver.OutboundDecision, s resolver.Settings, threadIndex string) {
 	rewriteList(e, h, "To", store.RoleTo, d.Entries)
 	rewriteList(e, h, "Cc", store.RoleCC, d.Entries)
 	if d.From != "" {
-		replaceFrom(e, h, d.From)
+		replaceFrom(e, h, d.From, d.FromName)
+	}
+	if d.SubjectTag != "" {
+		tagSubject(e, h, d.SubjectTag)
 	}
 	set(e, h, "Reply-To", resolver.PlusAddress(d.Mailbox, d.Token))
 	set(e, h, "References", "<"+strings.Join(d.References, "> <")+">")
@@ -58,31 +64,6 @@ func unsent(f message.Field) bool {
 	default:
 		return strings.HasPrefix(name, "x-case-")
 	}
-}
-
-// removeBrokenSignatures takes out the DKIM signatures that cover a field which
-// the edits so far change: no signature is better than a wrong one.
-func removeBrokenSignatures(e *message.Editor, h message.Header) {
-	signatures := h.Named("DKIM-Signature")
-	if len(signatures) == 0 {
-		return
-	}
-	before, after := valuesByName(h), valuesByName(message.Parse(e.Bytes()))
-	changed := func(name string) bool { return !slices.Equal(before[name], after[name]) }
-	for _, f := range signatures {
-		if slices.ContainsFunc(mailauth.SignedFields(f.Text()), changed) {
-			e.Remove(f)
-		}
-	}
-}
-
-func valuesByName(h message.Header) map[string][]string {
-	values := map[string][]string{}
-	for _, f := range h.Fields() {
-		name := strings.ToLower(f.Name)
-		values[name] = append(values[name], f.Text())
-	}
-	return values
 }
 
 func hidden(f message.Field) bool {
@@ -137,11 +118,28 @@ func set(e *message.Editor, h message.Header, name, value string) {
 	}
 }
 
-// replaceFrom shows a mailbox in From, under the name that stood there.
-func replaceFrom(e *message.Editor, h message.Header, mailbox string) {
+// replaceFrom shows an address in From, under its own name or that which stood
+// there.
+func replaceFrom(e *message.Editor, h message.Header, address, name string) {
 	for _, l := range listed(h, "From") {
-		e.Splice(l.field, l.box.Start, l.box.End, shown(l.box.Name, mailbox))
+		e.Splice(l.field, l.box.Start, l.box.End, shown(cmp.Or(name, l.box.Name), address))
 	}
+}
+
+// tagSubject adds the case's tag behind what the subject says, unless it stands
+// there already. Encoded words stay as they are.
+func tagSubject(e *message.Editor, h message.Header, tag string) {
+	subjects := h.Named("Subject")
+	if len(subjects) == 0 {
+		e.Append("Subject", tag)
+		return
+	}
+	value := subjects[0].Value()
+	if strings.Contains(strings.ToLower(message.Decode(value)), strings.ToLower(tag)) {
+		return
+	}
+	end := len(strings.TrimRight(value, " \t\r\n"))
+	e.Splice(subjects[0], end, end, " "+tag)
 }
 
 // place is one mailbox of a header with the field it stands in.

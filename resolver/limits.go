@@ -63,8 +63,8 @@ func (in *inbound) ackTo() (to, whyNot string) {
 		return "", "the reverse-path is null"
 	case own || len(in.facts.Holders[store.Key(to)].Agents) > 0:
 		return "", "the reverse-path is ours"
-	case noReply(to):
-		return "", "the reverse-path takes no replies"
+	case noReply(to) || noReply(in.sender.address.Address):
+		return "", "the sender takes no replies"
 	case suppressed(in.mail.Header):
 		return "", "X-Auto-Response-Suppress"
 	case in.d.Customer.DoNotEmail:
@@ -78,7 +78,7 @@ func (in *inbound) ackTo() (to, whyNot string) {
 // noReply: an address by which nobody reads.
 func noReply(address string) bool {
 	local, _, _ := cutLast(store.Key(address), "@")
-	plain := strings.NewReplacer("-", "", "_", "", ".", "").Replace(local)
+	plain := plainLocal(address)
 	for _, name := range []string{"noreply", "donotreply", "mailerdaemon", "postmaster", "bounce", "bounces"} {
 		if plain == name || strings.HasPrefix(plain, name+"+") {
 			return true

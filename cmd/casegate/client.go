@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"os/user"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 // same handler in this process, on a store it opened itself.
 type client struct {
 	http  *http.Client
+	user  string // who types, for the audit row of what he changes
 	close func() error
 }
 
@@ -44,6 +46,7 @@ func (p *program) with(ctx context.Context, n needs, fn func(*client) error) err
 	if err != nil {
 		return err
 	}
+	c.user = osUser()
 	return errors.Join(fn(c), c.close())
 }
 
@@ -65,6 +68,15 @@ func (p *program) connect(ctx context.Context, cfg *Config, n needs) (*client, e
 	}
 	handler := console.New(p.service(cfg, st), console.Options{Access: console.Operator, Version: version})
 	return &client{http: &http.Client{Transport: inProcess{handler}}, close: st.Close}, nil
+}
+
+// osUser is the name that the system has for who runs us, if it has one.
+func osUser() string {
+	u, err := user.Current()
+	if err != nil {
+		return ""
+	}
+	return u.Username
 }
 
 // socketClient reaches a daemon by its socket.
@@ -111,6 +123,7 @@ func (c *client) do(ctx context.Context, method, path string, q url.Values, medi
 	if body != nil {
 		r.Header.Set("Content-Type", mediaType)
 	}
+	r.Header.Set(console.UserHeader, c.user)
 	resp, err := c.http.Do(r)
 	if err != nil {
 		return nil, hint("the daemon may be stopping; try again", "asking the daemon: %w", errors.Unwrap(err))
@@ -137,8 +150,11 @@ func (c *client) get(ctx context.Context, path string, q url.Values) (json.RawMe
 	return whole(c.do(ctx, http.MethodGet, path, q, "", nil))
 }
 
-// add makes one record.
+// add makes one record, or does one act; nil needs no words.
 func (c *client) add(ctx context.Context, path string, record any) (json.RawMessage, error) {
+	if record == nil {
+		return whole(c.do(ctx, http.MethodPost, path, nil, "", nil))
+	}
 	text, err := json.Marshal(record)
 	if err != nil {
 		return nil, err
@@ -171,6 +187,9 @@ func (c *client) list(ctx context.Context, path string, q url.Values, limit int,
 		var rows []json.RawMessage
 		if err == nil {
 			err = json.Unmarshal(text, &rows)
+		}
+		if limit > 0 && len(rows) > left { // a page of messages may have more rows
+			rows = rows[:left]
 		}
 		if err == nil {
 			err = each(rows)

@@ -21,7 +21,7 @@ import (
 
 func (p *program) explainCommand() *cobra.Command {
 	var o output
-	var from, role string
+	var from, role, listener string
 	var rcpt []string
 	var today, bcc bool
 	c := &cobra.Command{
@@ -37,7 +37,7 @@ decided, or with --today what would be decided now. Writes nothing.`,
 			if _, err := store.ParseID(args[0]); err == nil {
 				return p.explainStored(c.Context(), o, args[0], today, bcc)
 			}
-			q := url.Values{"role": {role}, "rcpt": rcpt}
+			q := url.Values{"role": {role}, "listener": {listener}, "rcpt": rcpt}
 			if from != "" {
 				q.Set("from", from)
 			}
@@ -47,6 +47,7 @@ decided, or with --today what would be decided now. Writes nothing.`,
 	c.Flags().StringVar(&from, "from", "", "MAIL FROM `ADDRESS` of a file, <> for none (default as its header says)")
 	c.Flags().StringArrayVar(&rcpt, "rcpt", nil, "RCPT TO `ADDRESS` of a file; may be given several times (default as its header says)")
 	c.Flags().StringVar(&role, "role", "inbound", "`inbound|outbound`: the listener a file would come in by")
+	c.Flags().StringVar(&listener, "listener", "", "`NAME` of the listener a file would come in by (default the first of the role)")
 	c.Flags().BoolVar(&today, "today", false, "decide a stored message again")
 	bccFlag(c, &bcc)
 	return o.flags(c, false)

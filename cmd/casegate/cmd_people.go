@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -74,6 +75,25 @@ func (p *program) userAdd() *cobra.Command {
 	c.Flags().StringVar(&n.Name, "name", "", "full `NAME`")
 	c.Flags().StringArrayVar(&n.EmailAddresses, "address", nil, "the agent's own e-mail `ADDRESS`; may be given several times")
 	c.Flags().StringArrayVar(&n.SendAs, "send-as", nil, "`ADDRESS` allowed in From; may be given several times (default every mailbox)")
+	return o.flags(c, false)
+}
+
+func (p *program) userRemove() *cobra.Command {
+	var o output
+	c := &cobra.Command{
+		Use: "remove ID|ADDRESS", Short: "Remove an agent of the desk", Args: exactly("ID or ADDRESS"),
+		Long: `Remove an agent of the desk: the addresses are nobody's from now on. The name
+stays with the mail that the agent wrote.`,
+		RunE: func(c *cobra.Command, args []string) error {
+			return p.with(c.Context(), existingStore, func(api *client) error {
+				text, err := whole(api.do(c.Context(), http.MethodDelete, "/agents/"+url.PathEscape(args[0]), nil, "", nil))
+				if err != nil {
+					return err
+				}
+				return printRecord(p, o, text, func(w io.Writer, r store.Agent) { fmt.Fprintln(w, "removed user "+r.ID.String()) })
+			})
+		},
+	}
 	return o.flags(c, false)
 }
 

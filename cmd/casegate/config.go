@@ -38,12 +38,17 @@ type Config struct {
 	DedupeWindow Duration `mapstructure:"dedupe_window"`
 	// Flood bounds new cases by sender address (rule I21).
 	Flood Flood `mapstructure:"flood"`
-	// Ack is the acknowledgement of a new case.
-	Ack string `mapstructure:"ack" oneof:"off" later:"on"`
+	// Ack is whether a new case is acknowledged to who opened it.
+	Ack string `mapstructure:"ack" oneof:"off on"`
+	// Acknowledgement is what that mail says; {number} stands for the case's.
+	Acknowledgement Acknowledgement `mapstructure:"acknowledgement"`
 	// OrphanAuto is where an auto-reply without a case goes (rule I15).
-	OrphanAuto string `mapstructure:"orphan_auto" oneof:"exceptions" later:"case"`
-	// SubjectTag is a case number in the subject, as evidence of last resort.
-	SubjectTag string `mapstructure:"subject_tag" oneof:"off" later:"on"`
+	OrphanAuto string `mapstructure:"orphan_auto" oneof:"exceptions case"`
+	// Directory is an outside directory of contacts.
+	Directory Directory `mapstructure:"directory"`
+	// SubjectTag stamps the case's number into subjects, and takes it there for
+	// evidence of last resort.
+	SubjectTag string `mapstructure:"subject_tag" oneof:"off on"`
 	// Outbound is what is done to the answers of the desk (rules O0 to O13).
 	Outbound Outbound `mapstructure:"outbound"`
 	// CaseLog is the log of a case.
@@ -74,12 +79,17 @@ type Listener struct {
 	SendAs []string `mapstructure:"send_as"`
 	// BareNewline: a lone CR or LF is refused (550 5.6.0) or made CRLF.
 	BareNewline string `mapstructure:"bare_newline" oneof:"reject normalize" element:"reject"`
-	// Trust is what the peers' own words are believed for.
-	Trust []string `mapstructure:"trust" later:"xforward authres control_headers"`
-	// Authentication of senders: SPF, DKIM and DMARC.
-	Authentication string `mapstructure:"authentication" oneof:"off" later:"check upstream" element:"off"`
+	// Trust is what the peers' own words are believed for: authres their
+	// Authentication-Results, control_headers their X-Case-* fields. Needs peers.
+	Trust []string `mapstructure:"trust" oneof:"authres control_headers" later:"xforward"`
+	// Authentication of senders (SPF, DKIM, DMARC): off, or upstream, as the
+	// peers' Authentication-Results say; that needs trust: [authres] and
+	// AuthServID. Excludes role outbound.
+	Authentication string `mapstructure:"authentication" oneof:"off upstream" later:"check" element:"off"`
+	// AuthServID is the authserv-id (RFC 8601) that the peers' results bear.
+	AuthServID string `mapstructure:"authserv_id"`
 	// Mode observe archives and explains, and changes nothing.
-	Mode string `mapstructure:"mode" oneof:"normal" later:"observe" element:"normal"`
+	Mode string `mapstructure:"mode" oneof:"normal observe" element:"normal"`
 	// TrustedForm marks the listener of a web form or portal: its header
 	// X-Case-Customer says who the customer is (rule I23), and Reply-To may stand
 	// for From. Excludes role outbound, and peers that are everyone.
@@ -148,9 +158,28 @@ type Reopen struct {
 
 // Flood bounds what one address can set off.
 type Flood struct {
-	// NewCases by mail from one address: off. A bound such as 100/h,500/d is not
-	// built yet.
+	// NewCases by mail from one address, an hour and a day; off is no bound.
 	NewCases Rates `mapstructure:"new_cases"`
+}
+
+// Acknowledgement is a mail's text.
+type Acknowledgement struct {
+	// Subject of the mail.
+	Subject string `mapstructure:"subject" required:"true"`
+	// Text of the mail, plain.
+	Text string `mapstructure:"text" required:"true"`
+}
+
+// Directory is an outside directory of contacts, asked over HTTP before each
+// decision.
+type Directory struct {
+	// URL that is asked, with {address} where the e-mail address goes; empty:
+	// there is no outside directory.
+	URL string `mapstructure:"url"`
+	// Timeout of one question; after it the directory counts as unknown (rule I20).
+	Timeout Duration `mapstructure:"timeout"`
+	// TokenFile holds a bearer token for the directory.
+	TokenFile string `mapstructure:"token_file"`
 }
 
 // Outbound is what is done to the answers of the desk.
@@ -162,16 +191,24 @@ type Outbound struct {
 	ToPolicy string `mapstructure:"to_policy" oneof:"cc keep drop"`
 	// Unresolved addresses are shown bare in Cc, or dropped (O7, O8).
 	Unresolved string `mapstructure:"unresolved" oneof:"text drop"`
-	// NewRecipients who were never on the case (O8).
-	NewRecipients string `mapstructure:"new_recipients" oneof:"allow" later:"hold"`
+	// NewRecipients whom nobody knows and who were never on the case (O8); hold
+	// keeps the message back until it is released. Excludes Unresolved drop.
+	NewRecipients string `mapstructure:"new_recipients" oneof:"allow hold"`
 	// UnresolvedOriginals of the very message being answered are added (O9).
+	// Excludes Unresolved drop.
 	UnresolvedOriginals string `mapstructure:"unresolved_originals" oneof:"off cc bcc"`
 	// BCCCurrentUser sends the agent a copy (O10).
 	BCCCurrentUser bool `mapstructure:"bcc_current_user"`
-	// Uncased mail names no case of ours: handed on, or refused.
-	Uncased string `mapstructure:"uncased" oneof:"pass reject" later:"create"`
-	// OnUnknown is what to do while the directory is out: 451.
-	OnUnknown string `mapstructure:"on_unknown" oneof:"defer" later:"text pass"`
+	// Uncased mail names no case of ours: handed on, refused, or it opens one for
+	// the single outsider it is written to.
+	Uncased string `mapstructure:"uncased" oneof:"pass reject create"`
+	// OnUnknown is what to do while the outside directory cannot be asked: answer
+	// 451, show addresses as text, or go by what is known here. Needs
+	// directory.url.
+	OnUnknown string `mapstructure:"on_unknown" oneof:"defer text pass"`
+	// OnSigned is what to do where a DKIM signature covers a field that is
+	// rewritten: strip removes it, hold also keeps the message back.
+	OnSigned string `mapstructure:"on_signed" oneof:"strip hold"`
 }
 
 // CaseLog is the log of a case.
@@ -214,11 +251,17 @@ func defaults() *Config {
 		Identity:     Identity{OnUnverified: "contact"},
 		Reopen:       Reopen{Window: 30 * day, PerDay: 3},
 		DedupeWindow: 5 * day,
+		Flood:        Flood{NewCases: Rates{{100, time.Hour}, {500, 24 * time.Hour}}},
 		Ack:          "off",
-		OrphanAuto:   "exceptions",
-		SubjectTag:   "off",
+		Acknowledgement: Acknowledgement{
+			Subject: "We have your message: case {number}",
+			Text:    "Thank you. Your message is case {number}.\nTo add something to it, just answer this mail.\n",
+		},
+		Directory:  Directory{Timeout: Duration(3 * time.Second)},
+		OrphanAuto: "exceptions",
+		SubjectTag: "off",
 		Outbound: Outbound{Sender: "user", ToPolicy: "cc", Unresolved: "text", NewRecipients: "allow",
-			UnresolvedOriginals: "off", Uncased: "pass", OnUnknown: "defer"},
+			UnresolvedOriginals: "off", Uncased: "pass", OnUnknown: "defer", OnSigned: "strip"},
 		CaseLog: CaseLog{FileTypes: []string{"eml", "msg", "pdf", "txt", "csv", "jpg", "jpeg", "png", "docx", "xlsx", "odt", "ods"}},
 		Retry:   Retry{Schedule: defaultSchedule(), Expire: 5 * day},
 		Log:     Log{Level: "info", Format: "text"},

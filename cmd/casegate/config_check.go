@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"slices"
 	"strings"
@@ -25,7 +26,9 @@ func (c *Config) check() problems {
 		c.checkRoutes(),
 		c.checkNumbers(),
 		c.checkCaseLog(),
+		c.checkOutbound(),
 		c.checkFlood(),
+		c.checkDirectory(),
 	)
 }
 
@@ -138,6 +141,7 @@ func (l Listener) check(path string) problems {
 		found = append(found, problem{path: path + ".trusted_form", what: fmt.Sprintf("listener %q would let anyone say who a customer is", l.Name),
 			hint: "set it on an inbound listener whose peers are the form's own machines"})
 	}
+	found = append(found, l.checkBelief(path)...)
 	for i, address := range l.SendAs {
 		if err := console.CheckAddress(address); err != nil {
 			found = append(found, problem{path: fmt.Sprintf("%s.send_as[%d]", path, i), what: err.Error(), hint: "write an address such as 311@city.example"})
@@ -331,10 +335,71 @@ func (c *Config) checkCaseLog() problems {
 	return found
 }
 
-// checkFlood: the cap (rule I21) comes with a later version.
+// checkOutbound refuses choices that undo each other.
+func (c *Config) checkOutbound() problems {
+	var found problems
+	o := c.Outbound
+	if o.Unresolved == "drop" && o.NewRecipients == "hold" {
+		found = append(found, problem{path: "outbound.new_recipients", what: "hold would hold nothing: unresolved: drop takes new recipients out", hint: "remove it, or write unresolved: text"})
+	}
+	if o.Unresolved == "drop" && (o.UnresolvedOriginals == "cc" || o.UnresolvedOriginals == "bcc") {
+		found = append(found, problem{path: "outbound.unresolved_originals", what: o.UnresolvedOriginals + " would add those whom unresolved: drop takes out", hint: "remove one of the two"})
+	}
+	if (o.OnUnknown == "text" || o.OnUnknown == "pass") && c.Directory.URL == "" {
+		found = append(found, problem{path: "outbound.on_unknown", what: o.OnUnknown + " is about an outside directory, and there is none", hint: "set directory.url, or remove it"})
+	}
+	if c.has("outbound") && len(c.Mailboxes) == 0 && (o.Sender == "mailbox" || o.Uncased == "create") {
+		found = append(found, problem{path: "mailboxes", what: "outbound.sender: mailbox and outbound.uncased: create need a mailbox that answers come back to", hint: "write such as [{address: 311@city.example, queue: general}]"})
+	}
+	return found
+}
+
+// checkFlood: what is remembered of an address is a day, and so many cases.
 func (c *Config) checkFlood() problems {
-	if len(c.Flood.NewCases) == 0 {
+	var found problems
+	for _, r := range c.Flood.NewCases {
+		if r.Per < time.Hour || r.N > store.MaxTally {
+			found = append(found, problem{path: "flood.new_cases", what: fmt.Sprintf("%q cannot be counted", Rates{r}),
+				hint: fmt.Sprintf("write bounds of at most %d an hour (h) or a day (d), such as 100/h,500/d, or off", store.MaxTally)})
+		}
+	}
+	return found
+}
+
+// checkDirectory: where {address} goes must be said.
+func (c *Config) checkDirectory() problems {
+	d := c.Directory
+	if d.URL == "" {
 		return nil
 	}
-	return problems{notBuilt("flood.new_cases", "new_cases", c.Flood.NewCases.String(), []string{"off"})}
+	u, err := url.Parse(d.URL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || !strings.Contains(d.URL, "{address}") {
+		return problems{{path: "directory.url", what: fmt.Sprintf("%q cannot be asked for an address", d.URL),
+			hint: "write such as https://crm.city.example/contacts?email={address}"}}
+	}
+	if d.Timeout <= 0 {
+		return problems{{path: "directory.timeout", what: "the directory needs some time to answer", hint: "write such as 3s"}}
+	}
+	return nil
+}
+
+// checkBelief: whose words count must be few, and known.
+func (l Listener) checkBelief(path string) problems {
+	var found problems
+	if len(l.Trust) > 0 && l.open() {
+		found = append(found, problem{path: path + ".trust", what: fmt.Sprintf("listener %q would believe everyone", l.Name),
+			hint: "set peers to the machines whose words count"})
+	}
+	if l.Authentication != "upstream" {
+		return found
+	}
+	switch {
+	case l.Role != "inbound":
+		found = append(found, problem{path: path + ".authentication", what: "only mail from outside is authenticated", hint: "remove it, or set it on the inbound listener"})
+	case !slices.Contains(l.Trust, "authres"):
+		found = append(found, problem{path: path + ".authentication", what: "upstream reads Authentication-Results, which nobody is trusted for", hint: "add trust: [authres]"})
+	case l.AuthServID == "":
+		found = append(found, problem{path: path + ".authentication", what: "upstream needs to know whose Authentication-Results count", hint: "add authserv_id: and the name that the peer writes into them, such as mx.city.example"})
+	}
+	return found
 }

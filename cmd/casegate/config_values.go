@@ -133,6 +133,16 @@ func (r *Rates) UnmarshalText(text []byte) error {
 	return nil
 }
 
+// per is the bound for a span; 0 is none.
+func (r Rates) per(span time.Duration) int {
+	for _, one := range r {
+		if one.Per == span {
+			return one.N
+		}
+	}
+	return 0
+}
+
 // String writes the rates as they would be typed.
 func (r Rates) String() string {
 	if len(r) == 0 {

@@ -7,6 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/casegate/casegate/gateway"
@@ -27,7 +30,9 @@ type daemon struct {
 	cfg       *Config
 	log       *slog.Logger
 	store     store.Store
+	now       func() time.Time
 	relay     *relay.Relay
+	options   gateway.Options
 	listeners []*gateway.Listener
 	handlers  []gateway.Handler
 	http      []*http.Server
@@ -37,7 +42,7 @@ type daemon struct {
 // newDaemon binds every address; nothing is served yet. The store is the
 // daemon's from now on.
 func newDaemon(cfg *Config, st store.Store, log *slog.Logger) (*daemon, error) {
-	d := &daemon{cfg: cfg, store: st, log: log}
+	d := &daemon{cfg: cfg, store: st, now: time.Now, log: log}
 	if err := d.build(); err != nil {
 		d.release()
 		return nil, err
@@ -47,22 +52,33 @@ func newDaemon(cfg *Config, st store.Store, log *slog.Logger) (*daemon, error) {
 
 func (d *daemon) build() error {
 	var err error
-	if d.relay, err = newRelay(d.cfg, d.store, d.log); err != nil {
+	out := relayOptions(d.cfg, d.log)
+	out.Now = d.now
+	if d.relay, err = relay.New(d.store, out); err != nil {
 		return err
 	}
 	opts := pipelineOptions(d.cfg, d.store, d.relay, d.log)
+	opts.Now = d.now
 	if opts.ContentKey, err = gateway.ReadContentKey(context.Background(), d.store); err != nil {
 		return err
 	}
+	if opts.Directory, err = directory(d.cfg, d.store, d.now); err != nil {
+		return err
+	}
+	d.options = opts
 	for i, l := range d.cfg.Listeners {
 		if err := d.listen(l, handler(opts, l, fmt.Sprintf("listeners[%d].send_as", i))); err != nil {
 			return err
 		}
 	}
-	return d.serveAPI(service(opts))
+	return d.serveAPI(service(d.cfg, opts))
 }
 
 func newRelay(cfg *Config, st store.Store, log *slog.Logger) (*relay.Relay, error) {
+	return relay.New(st, relayOptions(cfg, log))
+}
+
+func relayOptions(cfg *Config, log *slog.Logger) relay.Options {
 	o := relay.Options{
 		Hostname: cfg.Hostname, Expire: time.Duration(cfg.Retry.Expire),
 		Transform: message.Apply, Grace: grace, Logger: log,
@@ -73,7 +89,7 @@ func newRelay(cfg *Config, st store.Store, log *slog.Logger) (*relay.Relay, erro
 	for _, wait := range cfg.Retry.Schedule {
 		o.Retry = append(o.Retry, time.Duration(wait))
 	}
-	return relay.New(st, o)
+	return o
 }
 
 // pipelineOptions tells both pipelines what the configuration says.
@@ -89,9 +105,46 @@ func pipelineOptions(cfg *Config, st store.Store, r *relay.Relay, log *slog.Logg
 
 func handler(o gateway.Options, l Listener, sendAs string) gateway.Handler {
 	if l.Role == string(gateway.RoleOutbound) {
-		return gateway.NewOutbound(o, l.SendAs, sendAs)
+		return gateway.NewOutbound(o, submitters(l, sendAs))
 	}
-	return gateway.NewInbound(o, l.TrustedForm)
+	return gateway.NewInbound(o, intake(l))
+}
+
+// submitters are the peers of an outbound listener; setting names their list.
+func submitters(l Listener, setting string) gateway.Submitters {
+	return gateway.Submitters{
+		SendAs: l.SendAs, Setting: setting, Observe: l.Mode == "observe",
+		ControlHeaders: slices.Contains(l.Trust, "control_headers"),
+	}
+}
+
+// directory asks the outside directory, if there is one.
+func directory(cfg *Config, st store.Store, now func() time.Time) (func(context.Context, []string) error, error) {
+	c := cfg.Directory
+	if c.URL == "" {
+		return nil, nil
+	}
+	d := &gateway.Directory{Store: st, URL: c.URL, Timeout: time.Duration(c.Timeout), Now: now, Client: &http.Client{}}
+	if c.TokenFile != "" {
+		token, err := os.ReadFile(c.TokenFile)
+		if err != nil {
+			return nil, hint("make directory.token_file a file with the token", "directory.token_file: %w", err)
+		}
+		d.Token = strings.TrimSpace(string(token))
+	}
+	return d.Refresh, nil
+}
+
+// intake is what an inbound listener's peers are believed for.
+func intake(l Listener) gateway.Intake {
+	in := gateway.Intake{
+		TrustedForm: l.TrustedForm, Observe: l.Mode == "observe",
+		ControlHeaders: slices.Contains(l.Trust, "control_headers"),
+	}
+	if l.Authentication == "upstream" {
+		in.AuthServID = l.AuthServID
+	}
+	return in
 }
 
 func (d *daemon) listen(l Listener, h gateway.Handler) error {
@@ -121,7 +174,7 @@ func (d *daemon) serveAPI(svc console.Service) error {
 	if err != nil {
 		return fmt.Errorf("the command line's socket: %w", err)
 	}
-	d.addHTTP(socket, console.New(svc, console.Options{Access: console.Operator, Version: version, Logger: d.log}))
+	d.addHTTP(socket, console.New(svc, console.Options{Access: console.Operator, Version: version, Now: d.now, Logger: d.log}))
 	ln, err := net.Listen("tcp", d.cfg.Console.Address.Address)
 	if err != nil {
 		return hint("change console.address", "console: %w", err)
@@ -147,6 +200,11 @@ func (d *daemon) run(ctx context.Context, ready func()) error {
 	failed := make(chan error, len(d.listeners)+len(d.http)+1)
 	relayDone := make(chan error, 1)
 	go func() { relayDone <- d.relay.Run(relayCtx) }()
+	if d.options.Directory != nil {
+		go gateway.ResolvePending(relayCtx, d.options, func(listener string) gateway.Intake {
+			return rulebook(d.cfg).Intakes[listener]
+		}, 30*time.Second)
+	}
 	for i, ln := range d.listeners {
 		go func() { failed <- ln.Serve(d.handlers[i]) }()
 	}

@@ -127,6 +127,17 @@ func show[T any](ctx context.Context, p *program, o output, path string, q url.V
 	})
 }
 
+// order does one act and prints its answer, as JSON or by words.
+func order[T any](ctx context.Context, p *program, o output, path string, what any, words func(io.Writer, T)) error {
+	return p.with(ctx, existingStore, func(c *client) error {
+		text, err := c.add(ctx, path, what)
+		if err != nil {
+			return err
+		}
+		return printRecord(p, o, text, words)
+	})
+}
+
 func printRecord[T any](p *program, o output, text json.RawMessage, words func(io.Writer, T)) error {
 	if o.json {
 		return printJSON(p.out, text)

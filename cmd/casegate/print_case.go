@@ -31,6 +31,9 @@ func (p *program) caseDetail(w io.Writer, c console.CaseDetail) {
 	if c.MergedInto != 0 {
 		say(w, 1, "merged", "into case "+strconv.FormatUint(c.MergedInto, 10))
 	}
+	for _, l := range c.HandLinks {
+		say(w, 1, "by hand", fmt.Sprintf("%s = contact %s, by %s", l.Address, personName(l.Contact), l.By))
+	}
 	say(w, 1, "flags", strings.Join(c.Flags, ", "))
 	for _, act := range c.Timeline {
 		fmt.Fprintln(w)

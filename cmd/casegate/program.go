@@ -99,7 +99,7 @@ func (p *program) config() (*Config, error) { return loadConfig(p.configFile, p.
 // commands is the command line.
 func (p *program) commands() *cobra.Command {
 	root := group("casegate", "A case-aware mail gateway",
-		p.serveCommand(), p.checkCommand(), p.demoCommand(), p.explainCommand(),
+		p.serveCommand(), p.checkCommand(), p.demoCommand(), p.explainCommand(), p.replayCommand(),
 		group("case", "Cases", p.caseList(), p.caseShow()),
 		group("contact", "Contacts: who a case is about", p.contactAdd(), p.contactList()),
 		group("account", "Accounts: businesses and properties, context for cases", p.accountAdd(), p.accountList()),

@@ -27,11 +27,45 @@ func openStore(cfg *Config, log *slog.Logger) (store.Store, error) {
 
 // newService is what the API works on when no daemon runs.
 func newService(cfg *Config, st store.Store) console.Service {
-	return service(gateway.Options{Store: st, Settings: settings(cfg), Now: time.Now})
+	quiet := slog.New(slog.DiscardHandler)
+	o := gateway.Options{Store: st, Settings: settings(cfg), Now: time.Now, Queued: func() {}, Logger: quiet}
+	if r, err := newRelay(cfg, st, quiet); err == nil {
+		o = pipelineOptions(cfg, st, r, quiet)
+		o.Queued = func() {}
+	}
+	return service(cfg, o)
 }
 
-func service(o gateway.Options) console.Service {
-	return console.Service{Store: o.Store, Transform: message.Apply, Explain: explainer(o)}
+func service(cfg *Config, o gateway.Options) console.Service {
+	return console.Service{Store: o.Store, Transform: message.Apply, Explain: explainer(o, rulebook(cfg)), Assign: assigner(o), Replay: replayer(o, rulebook(cfg))}
+}
+
+// assigner puts exceptions where a person says.
+func assigner(o gateway.Options) func(context.Context, console.AssignRequest) (console.Assigned, error) {
+	return func(ctx context.Context, r console.AssignRequest) (console.Assigned, error) {
+		m, err := gateway.Assign(ctx, o, r.Message, resolver.ByHand{By: r.By, Case: r.Case, Contact: r.Contact})
+		if errors.Is(err, gateway.ErrSettled) {
+			return console.Assigned{}, console.Invalid("look at it with casegate message show "+r.Message.String(), "%s", err)
+		}
+		if err != nil {
+			return console.Assigned{}, err
+		}
+		return console.Assigned{Message: m.ID, Case: m.Case, Said: m.Decision.Reasons[len(m.Decision.Reasons)-1]}, nil
+	}
+}
+
+// rulebook is what a configuration says about decisions.
+func rulebook(cfg *Config) gateway.Rulebook {
+	b := gateway.Rulebook{Settings: settings(cfg), Intakes: map[string]gateway.Intake{}, SendAs: map[string][]string{}}
+	for _, l := range cfg.Listeners {
+		b.Names = append(b.Names, l.Name)
+		if l.Role == string(gateway.RoleOutbound) {
+			b.SendAs[l.Name] = l.SendAs
+		} else {
+			b.Intakes[l.Name] = intake(l)
+		}
+	}
+	return b
 }
 
 // settings are the rules' choices.
@@ -44,6 +78,10 @@ func settings(cfg *Config) resolver.Settings {
 		UnresolvedOriginals: cfg.Outbound.UnresolvedOriginals, BccCurrentUser: cfg.Outbound.BCCCurrentUser,
 		Uncased: cfg.Outbound.Uncased, LogDocumentType: cfg.CaseLog.DocumentType,
 	}
+	s.NewRecipients, s.OnUnknown, s.OnSigned = cfg.Outbound.NewRecipients, cfg.Outbound.OnUnknown, cfg.Outbound.OnSigned
+	s.Ack, s.AckPerHour, s.AckPerDay = cfg.Ack == "on", 5, 20
+	s.OrphanCase, s.SubjectTag = cfg.OrphanAuto == "case", cfg.SubjectTag == "on"
+	s.FloodHour, s.FloodDay = cfg.Flood.NewCases.per(time.Hour), cfg.Flood.NewCases.per(24*time.Hour)
 	for _, m := range cfg.Mailboxes {
 		s.Mailboxes = append(s.Mailboxes, resolver.Mailbox{Address: m.Address, Queue: m.Queue})
 	}
@@ -52,9 +90,9 @@ func settings(cfg *Config) resolver.Settings {
 
 // explainer answers what would be decided about a mail, by the pipelines' own
 // way, in the API's words.
-func explainer(o gateway.Options) func(context.Context, console.ExplainRequest) (console.Explanation, error) {
+func explainer(o gateway.Options, book gateway.Rulebook) func(context.Context, console.ExplainRequest) (console.Explanation, error) {
 	return func(ctx context.Context, r console.ExplainRequest) (console.Explanation, error) {
-		env := &gateway.Envelope{Listener: "explain", Role: gateway.Role(r.Role)}
+		env := &gateway.Envelope{Listener: book.Listener(gateway.Role(r.Role), r.Listener), Role: gateway.Role(r.Role)}
 		var err error
 		if env.From, err = gateway.ParsePath(r.From); err != nil {
 			return console.Explanation{}, fmt.Errorf("--from %q: %w", r.From, err)
@@ -66,7 +104,7 @@ func explainer(o gateway.Options) func(context.Context, console.ExplainRequest) 
 			}
 			env.Recipients = append(env.Recipients, gateway.Recipient{Path: p})
 		}
-		e, err := gateway.Explain(ctx, o, env, r.EML, r.Stored)
+		e, err := gateway.Explain(ctx, o, book, env, r.EML, r.Stored)
 		switch {
 		case err != nil:
 			return console.Explanation{}, err

@@ -13,7 +13,7 @@ func operations(t *testing.T, d *desk) map[string]string {
 	described := read[struct {
 		Paths map[string]map[string]any `json:"paths"`
 	}](t, d.handler(Operator), "GET", "/openapi.json", "", 200)
-	if len(described.Paths) < 12 {
+	if len(described.Paths) < 25 {
 		t.Fatalf("%d paths", len(described.Paths))
 	}
 	list := map[string]string{"GET /nothing": "GET", "POST /api/v1/cases/x": "POST"}
@@ -45,6 +45,71 @@ func TestAccess(t *testing.T) {
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if w := ask(nobody, "GET", path, ""); w.Code != 200 {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+}
+
+// routes are all there are, and the least access that each asks for.
+var routes = map[string]Access{
+	"GET /api/v1/access":                       Reader,
+	"GET /api/v1/accounts":                     Reader,
+	"POST /api/v1/accounts":                    Operator,
+	"GET /api/v1/agents":                       Reader,
+	"POST /api/v1/agents":                      Operator,
+	"DELETE /api/v1/agents/{id}":               Operator,
+	"GET /api/v1/cases":                        Reader,
+	"GET /api/v1/cases/{number}":               Reader,
+	"POST /api/v1/cases/{number}/cancel":       Operator,
+	"POST /api/v1/cases/{number}/link":         Operator,
+	"POST /api/v1/cases/{number}/merge":        Operator,
+	"POST /api/v1/cases/{number}/reopen":       Operator,
+	"POST /api/v1/cases/{number}/resolve":      Operator,
+	"POST /api/v1/cases/{number}/set-customer": Operator,
+	"POST /api/v1/cases/{number}/unlink":       Operator,
+	"GET /api/v1/contacts":                     Reader,
+	"POST /api/v1/contacts":                    Operator,
+	"POST /api/v1/contacts/import":             Operator,
+	"GET /api/v1/contacts/{id}/cases":          Reader,
+	"GET /api/v1/exceptions":                   Reader,
+	"GET /api/v1/exceptions/{id}":              Reader,
+	"POST /api/v1/exceptions/{id}/assign":      Operator,
+	"POST /api/v1/explain":                     Operator,
+	"GET /api/v1/keys":                         Reader,
+	"POST /api/v1/keys":                        Operator,
+	"POST /api/v1/replay":                      Operator,
+	"GET /api/v1/messages":                     Reader,
+	"GET /api/v1/messages/{id}":                Reader,
+	"GET /api/v1/messages/{id}/eml":            Reader,
+	"GET /api/v1/messages/{id}/explain":        Reader,
+	"GET /api/v1/queue":                        Reader,
+	"GET /api/v1/queue/{id}":                   Reader,
+	"GET /api/v1/unresolved":                   Reader,
+	"GET /api/v1/verify":                       Operator,
+	"GET /nothing":                             Reader,
+	"POST /api/v1/cases/x":                     Operator,
+}
+
+// TestRoutes: every route that is described stands in the table above and asks
+// for that access: less is refused, and with it nobody is sent away.
+func TestRoutes(t *testing.T) {
+	d := newDesk(t)
+	described := operations(t, d)
+	for op := range routes {
+		if _, ok := described[op]; !ok {
+			t.Errorf("%s is not described", op)
+		}
+	}
+	for op, method := range described {
+		least, ok := routes[op]
+		if !ok {
+			t.Errorf("%s: which access does it ask for?", op)
+		}
+		path := strings.NewReplacer("{number}", "9", "{id}", id(77).String()).Replace(strings.TrimPrefix(op, method+" "))
+		for _, access := range []Access{Nobody, Reader, Operator} {
+			w := ask(d.handler(access), method, path, "")
+			if refused := w.Code == 401 || w.Code == 403; refused != (access < least) {
+				t.Errorf("%s with access %d: %d", op, access, w.Code)
+			}
 		}
 	}
 }

@@ -80,8 +80,26 @@ func (a *assembler) caseDetail(c store.Case) (CaseDetail, error) {
 		}
 		d.Timeline = append(d.Timeline, activity)
 	}
-	d.Log, err = a.log(c.Number, veilFor(a.seesBCC, messages...))
+	v := veilFor(a.seesBCC, messages...)
+	if d.HandLinks, err = a.handLinks(c, v); err != nil {
+		return d, err
+	}
+	d.Log, err = a.log(c.Number, v)
 	return d, err
+}
+
+func (a *assembler) handLinks(c store.Case, v veil) (list []HandLink, err error) {
+	for _, l := range c.HandLinks {
+		if v.hides(l.Address) {
+			continue
+		}
+		contact, err := a.person(store.PartyContact, l.Contact)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, HandLink{l.Address, contact, l.By, l.At})
+	}
+	return list, nil
 }
 
 // log is the log of a case, without what the veil hides.
@@ -153,7 +171,7 @@ func (a *assembler) messageDetail(m store.Message) (MessageDetail, error) {
 func (a *assembler) parties(list []store.Party) ([]ActivityParty, error) {
 	out := []ActivityParty{}
 	for _, p := range list {
-		row := ActivityParty{Role: p.Role, AddressUsed: p.AddressUsed, Name: p.Name, Why: p.Why}
+		row := ActivityParty{Role: p.Role, AddressUsed: p.AddressUsed, Name: p.Name, ByHand: p.ByHand, Why: p.Why}
 		switch p.Party.Kind {
 		case store.Unresolved:
 		case store.PartyMailbox:

@@ -16,30 +16,41 @@ func (a *api) caseRoutes(h huma.API) {
 
 type casesQuery struct {
 	Paging
-	State store.CaseState `query:"state" enum:"Active,Resolved,Cancelled" doc:"only cases in this state"`
-	Queue string          `query:"queue" doc:"only cases in this queue"`
+	State    store.CaseState `query:"state" enum:"Active,Resolved,Cancelled" doc:"only cases in this state"`
+	Queue    string          `query:"queue" doc:"only cases in this queue"`
+	Customer string          `query:"customer" doc:"only cases of this contact: its id"`
 }
 
 func (a *api) listCases(ctx context.Context, in *casesQuery) (*list[Case], error) {
-	var rows []Case
-	var next store.Cursor
-	err := a.Store.View(ctx, func(rd store.Reader) error {
-		cases, after, err := rd.Cases(store.CaseFilter{State: in.State, Queue: in.Queue}, in.page())
+	filter := store.CaseFilter{State: in.State, Queue: in.Queue}
+	if in.Customer != "" {
+		var err error
+		if filter.Customer, err = contactID(in.Customer); err != nil {
+			return nil, err
+		}
+	}
+	return fetch(ctx, a, &in.Paging, func(rd store.Reader) ([]Case, store.Cursor, error) {
+		cases, next, err := rd.Cases(filter, in.page())
 		if err != nil {
-			return err
+			return nil, "", err
 		}
-		rows, next = nil, after
-		names := assemble(rd, false)
-		for _, c := range cases {
-			row, err := names.caseRow(c)
-			if err != nil {
-				return err
-			}
-			rows = append(rows, row)
-		}
-		return nil
+		rows, err := caseRows(rd, cases)
+		return rows, next, err
 	})
-	return listed(&in.Paging, rows, next), err
+}
+
+// caseRows tells cases with the names of their customers.
+func caseRows(rd store.Reader, cases []store.Case) ([]Case, error) {
+	var rows []Case
+	names := assemble(rd, false)
+	for _, c := range cases {
+		row, err := names.caseRow(c)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
 }
 
 type caseQuery struct {
@@ -54,10 +65,7 @@ func (a *api) showCase(ctx context.Context, in *caseQuery) (*one[CaseDetail], er
 	}
 	var out one[CaseDetail]
 	err = a.Store.View(ctx, func(rd store.Reader) error {
-		c, err := rd.Case(in.Number)
-		if errors.Is(err, store.ErrNotFound) {
-			return problem(404, "casegate case list shows what there is", "no case %d", in.Number)
-		}
+		c, err := findCase(rd, in.Number)
 		if err != nil {
 			return err
 		}
@@ -65,4 +73,13 @@ func (a *api) showCase(ctx context.Context, in *caseQuery) (*one[CaseDetail], er
 		return err
 	})
 	return &out, err
+}
+
+// findCase reads a case by its number.
+func findCase(rd store.Reader, number uint64) (store.Case, error) {
+	c, err := rd.Case(number)
+	if errors.Is(err, store.ErrNotFound) {
+		return c, problem(404, "casegate case list shows what there is", "no case %d", number)
+	}
+	return c, err
 }

@@ -26,6 +26,10 @@ type Service struct {
 	// Explain says what a mail would be decided to be, writing nothing; nil
 	// answers 501.
 	Explain func(context.Context, ExplainRequest) (Explanation, error)
+	// Assign puts a message of the exceptions list on a case; nil answers 501.
+	Assign func(context.Context, AssignRequest) (Assigned, error)
+	// Replay says what another configuration would decide; nil answers 501.
+	Replay func(ReplayRequest) (func(context.Context, func(ReplayLine) error) error, error)
 	// Transform derives a sent body from an archived one by the transforms
 	// noted with the message; nil answers 501 where it is needed.
 	Transform func(body io.Reader, transforms []string) io.Reader
@@ -52,7 +56,11 @@ type Options struct {
 	// Hosts are the names under which the handler may be addressed, besides
 	// loopback's, so that no page from elsewhere can pass for ours (DNS
 	// rebinding). Not asked of an Operator.
-	Hosts   []string
+	Hosts []string
+	// By names who acts, for the audit row of a change. nil is who the caller
+	// says he is, in the field UserHeader: whoever may use the socket, or has
+	// the store open, could write any name into it by himself.
+	By      func(*http.Request) string
 	Version string
 	Now     func() time.Time // time.Now
 	Logger  *slog.Logger     // discards
@@ -72,6 +80,9 @@ func New(svc Service, opts Options) http.Handler {
 	}
 	if a.Logger == nil {
 		a.Logger = slog.New(slog.DiscardHandler)
+	}
+	if a.By == nil {
+		a.By = saidBy
 	}
 	mux := http.NewServeMux()
 	a.register(mux)
@@ -110,7 +121,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		case a.Access < Operator && !a.expects(r.Host):
 			writeProblem(w, problem(http.StatusMisdirectedRequest, "use the address the console is configured with", "this is not %q", r.Host))
 		case health || a.Access == Operator || a.Access == Reader && reads:
-			next.ServeHTTP(w, r)
+			next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), actor{}, a.By(r))))
 		default:
 			writeProblem(w, problem(http.StatusUnauthorized, "use the casegate command on the gateway itself", "signing in is not built yet"))
 		}

@@ -361,7 +361,7 @@ func TestExplain(t *testing.T) {
 		t.Errorf("%+v", stored)
 	}
 	today := ask(h, "GET", "/api/v1/messages/"+d.answer.String()+"/explain?today=1", "").Body.String()
-	want := ExplainRequest{Role: "outbound", From: "<kim@city.example>", Recipients: []string{"ana@x.example", canary}, Stored: d.answer}
+	want := ExplainRequest{Role: "outbound", Listener: "smarthost", From: "<kim@city.example>", Recipients: []string{"ana@x.example", canary}, Stored: d.answer}
 	if diff := cmp.Diff(want, asked); diff != "" || !strings.Contains(eml, "Bcc: "+canary) {
 		t.Error(diff, eml)
 	}

@@ -24,10 +24,11 @@ func (a *api) explainRoutes(h huma.API) {
 }
 
 type explainMailQuery struct {
-	Role string   `query:"role" enum:"inbound,outbound" default:"inbound" doc:"of the listener it would come in by"`
-	From string   `query:"from" doc:"MAIL FROM; none: as the header says; <>: the null reverse-path"`
-	Rcpt []string `query:"rcpt,explode" doc:"RCPT TO; none: as the header says"`
-	body io.Reader
+	Role     string   `query:"role" enum:"inbound,outbound" default:"inbound" doc:"of the listener it would come in by"`
+	Listener string   `query:"listener" doc:"it would come in by; none: the first of the role"`
+	From     string   `query:"from" doc:"MAIL FROM; none: as the header says; <>: the null reverse-path"`
+	Rcpt     []string `query:"rcpt,explode" doc:"RCPT TO; none: as the header says"`
+	body     io.Reader
 }
 
 // Resolve keeps the body for reading as it comes: a mail may be large.
@@ -48,7 +49,7 @@ func (a *api) explainMail(ctx context.Context, in *explainMailQuery) (*one[Expla
 			return nil, err
 		}
 	}
-	return a.explain(ctx, ExplainRequest{Role: in.Role, From: in.From, Recipients: in.Rcpt, EML: in.body})
+	return a.explain(ctx, ExplainRequest{Role: in.Role, Listener: in.Listener, From: in.From, Recipients: in.Rcpt, EML: in.body})
 }
 
 // author is the MAIL FROM that a mail probably had, from its header: the
@@ -154,7 +155,7 @@ func (a *api) explainToday(ctx context.Context, in *explainStoredQuery) (*one[Ex
 	}
 	defer eml.Close()
 	out, err := a.explain(ctx, ExplainRequest{
-		Role: roleOf(m.Direction), From: "<" + m.Envelope.From + ">", Recipients: m.Envelope.Recipients, Stored: m.ID, EML: eml,
+		Role: roleOf(m.Direction), Listener: m.Envelope.Listener, From: "<" + m.Envelope.From + ">", Recipients: m.Envelope.Recipients, Stored: m.ID, EML: eml,
 	})
 	if err != nil {
 		return nil, err

@@ -3,6 +3,8 @@ package console
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -18,6 +20,8 @@ func (a *api) peopleRoutes(h huma.API) {
 	handle(h, post("add-account", "/accounts", "Add an account", 422, 507), a.addAccount)
 	handle(h, get("list-agents", "/agents", "List agents, oldest first"), a.listAgents)
 	handle(h, post("add-agent", "/agents", "Add an agent", 409, 422, 507), a.addAgent)
+	remove := huma.Operation{OperationID: "remove-agent", Method: http.MethodDelete, Path: "/agents/{id}", Summary: "Remove an agent; old mail still says who wrote it", Errors: []int{404, 507}}
+	handle(h, remove, a.removeAgent)
 }
 
 type contactsQuery struct {
@@ -41,7 +45,10 @@ func (a *api) listAccounts(ctx context.Context, in *Paging) (*list[store.Account
 }
 
 func (a *api) listAgents(ctx context.Context, in *Paging) (*list[store.Agent], error) {
-	return fetch(ctx, a, in, func(rd store.Reader) ([]store.Agent, store.Cursor, error) { return rd.Agents(in.page()) })
+	return fetch(ctx, a, in, func(rd store.Reader) ([]store.Agent, store.Cursor, error) {
+		agents, next, err := rd.Agents(in.page())
+		return slices.DeleteFunc(agents, removed), next, err
+	})
 }
 
 // fetch answers with records as the store has them.
@@ -66,7 +73,7 @@ type NewContact struct {
 func (a *api) addContact(ctx context.Context, in *one[NewContact]) (*one[store.Contact], error) {
 	now := a.now()
 	c := store.Contact{ID: store.NewID(), Kind: in.Body.Kind, Name: strings.TrimSpace(in.Body.Name), CreatedAt: now}
-	addresses, err := a.addresses(c.Name, in.Body.EmailAddresses)
+	addresses, err := checkAddresses(c.Name, in.Body.EmailAddresses)
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +93,10 @@ func (a *api) addContact(ctx context.Context, in *one[NewContact]) (*one[store.C
 				return err
 			}
 		}
-		return tx.PutContact(c)
+		if err := tx.PutContact(c); err != nil {
+			return err
+		}
+		return a.audit(ctx, tx, fmt.Sprintf("added contact %s %s", named(person(c)), c.ID))
 	})
 	return &one[store.Contact]{c}, err
 }
@@ -101,10 +111,15 @@ type NewAccount struct {
 func (a *api) addAccount(ctx context.Context, in *one[NewAccount]) (*one[store.Account], error) {
 	r := store.Account{ID: store.NewID(), Kind: in.Body.Kind, Name: strings.TrimSpace(in.Body.Name), CreatedAt: a.now()}
 	var err error
-	if r.EmailAddresses, err = a.addresses(r.Name, in.Body.EmailAddresses); err != nil {
+	if r.EmailAddresses, err = checkAddresses(r.Name, in.Body.EmailAddresses); err != nil {
 		return nil, err
 	}
-	err = a.Store.Update(ctx, func(tx store.Tx) error { return tx.PutAccount(r) })
+	err = a.Store.Update(ctx, func(tx store.Tx) error {
+		if err := tx.PutAccount(r); err != nil {
+			return err
+		}
+		return a.audit(ctx, tx, fmt.Sprintf("added account %s (%s) %s", r.Name, r.Kind, r.ID))
+	})
 	return &one[store.Account]{r}, err
 }
 
@@ -118,11 +133,11 @@ type NewAgent struct {
 func (a *api) addAgent(ctx context.Context, in *one[NewAgent]) (*one[store.Agent], error) {
 	r := store.Agent{ID: store.NewID(), Name: strings.TrimSpace(in.Body.Name), CreatedAt: a.now()}
 	var err error
-	if r.EmailAddresses, err = a.addresses(r.Name, in.Body.EmailAddresses); err != nil {
+	if r.EmailAddresses, err = checkAddresses(r.Name, in.Body.EmailAddresses); err != nil {
 		return nil, err
 	}
 	if len(in.Body.SendAs) > 0 {
-		if r.SendAs, err = a.addresses(r.Name, in.Body.SendAs); err != nil {
+		if r.SendAs, err = checkAddresses(r.Name, in.Body.SendAs); err != nil {
 			return nil, err
 		}
 	}
@@ -136,14 +151,63 @@ func (a *api) addAgent(ctx context.Context, in *one[NewAgent]) (*one[store.Agent
 				return problem(409, "casegate user list shows the agents", "%s is the address of agent %q already", address, holders.Agents[0].Name)
 			}
 		}
-		return tx.PutAgent(r)
+		if err := tx.PutAgent(r); err != nil {
+			return err
+		}
+		return a.audit(ctx, tx, fmt.Sprintf("added agent %s %s", r.Name, r.ID))
 	})
 	return &one[store.Agent]{r}, err
 }
 
-// addresses checks what was typed for a person; an address said twice counts
+// removed reports whether an agent was removed: he keeps his id and name, for
+// the mail he wrote, but no address is his.
+func removed(r store.Agent) bool { return len(r.EmailAddresses) == 0 }
+
+type agentQuery struct {
+	ID string `path:"id" doc:"of the agent, or an address of his"`
+}
+
+func (a *api) removeAgent(ctx context.Context, in *agentQuery) (*one[store.Agent], error) {
+	var out one[store.Agent]
+	err := a.Store.Update(ctx, func(tx store.Tx) error {
+		r, err := findAgent(tx, in.ID)
+		if err != nil {
+			return err
+		}
+		r.EmailAddresses, r.SendAs = []string{}, nil
+		out.Body = r
+		if err := tx.PutAgent(r); err != nil {
+			return err
+		}
+		return a.audit(ctx, tx, fmt.Sprintf("removed agent %s %s", r.Name, r.ID))
+	})
+	return &out, err
+}
+
+// findAgent reads an agent by his id or one of his addresses.
+func findAgent(rd store.Reader, text string) (store.Agent, error) {
+	none := problem(404, "casegate user list shows the agents", "no user %s", text)
+	id, err := store.ParseID(text)
+	if err != nil {
+		holders, err := rd.Holders(store.Key(text))
+		switch {
+		case err != nil:
+			return store.Agent{}, err
+		case len(holders.Agents) == 0:
+			return store.Agent{}, none
+		}
+		return holders.Agents[0], nil
+	}
+	r, err := rd.Agent(id)
+	if errors.Is(err, store.ErrNotFound) || err == nil && removed(r) {
+		return r, none
+	}
+	return r, err
+}
+
+// checkAddresses checks what was typed for a person; an address said twice counts
 // once.
-func (a *api) addresses(name string, typed []string) ([]string, error) {
+func checkAddresses(name string, typed []string) ([]string, error) {
 	if name == "" {
 		return nil, Invalid("give a name", "the name is blank")
 	}

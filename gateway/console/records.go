@@ -28,9 +28,18 @@ type Case struct {
 // CaseDetail is a case with everything on it.
 type CaseDetail struct {
 	Case
-	Accounts []Person         `json:"accounts"`
-	Timeline []Activity       `json:"timeline" doc:"oldest first"`
-	Log      []store.LogEntry `json:"log" doc:"oldest first"`
+	Accounts  []Person         `json:"accounts"`
+	HandLinks []HandLink       `json:"hand_links,omitempty"`
+	Timeline  []Activity       `json:"timeline" doc:"oldest first"`
+	Log       []store.LogEntry `json:"log" doc:"oldest first"`
+}
+
+// HandLink is who a person said an address is, in this case.
+type HandLink struct {
+	Address string    `json:"address"`
+	Contact Person    `json:"contact"`
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
 }
 
 // Person is whoever a record points at: a contact (registered, guest), an
@@ -86,6 +95,7 @@ type ActivityParty struct {
 	Name        string     `json:"unresolved_party_name,omitempty"`
 	Party       *PartyRef  `json:"party"`
 	Candidates  []Person   `json:"candidates,omitempty"`
+	ByHand      bool       `json:"by_hand,omitempty" doc:"a person said who it is"`
 	Why         string     `json:"why"`
 }
 
@@ -106,6 +116,7 @@ type ContactLink struct {
 // ExplainRequest is a mail to be decided as if it came now. Nothing is written.
 type ExplainRequest struct {
 	Role       string   // inbound or outbound
+	Listener   string   // it comes in by; empty: the first of the role
 	From       string   // MAIL FROM; <> is the null reverse-path
 	Recipients []string // RCPT TO; empty: as the header says
 	// Stored is the message asked about, when it is in the archive: it must not

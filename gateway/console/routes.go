@@ -35,10 +35,17 @@ func (a *api) register(mux *http.ServeMux) {
 		Transformers:                 []huma.Transformer{ownProblems},
 	})
 	a.caseRoutes(h)
+	a.actRoutes(h)
 	a.peopleRoutes(h)
+	a.importRoute(h)
+	a.accessRoutes(h)
 	a.messageRoutes(h)
+	a.unresolvedRoute(h)
+	a.assignRoute(h)
 	a.queueRoutes(h)
+	a.keyRoutes(h)
 	a.explainRoutes(h)
+	a.replayRoute(h)
 	a.verifyRoute(h)
 	describe := sync.OnceValues(func() ([]byte, error) { return description(h.OpenAPI()) })
 	mux.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -94,6 +101,11 @@ func get(id, path, summary string, failures ...int) huma.Operation {
 // post describes an operation that makes a record.
 func post(id, path, summary string, failures ...int) huma.Operation {
 	return huma.Operation{OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Errors: failures, DefaultStatus: http.StatusCreated}
+}
+
+// act describes an operation that changes what is there.
+func act(id, path, summary string, failures ...int) huma.Operation {
+	return huma.Operation{OperationID: id, Method: http.MethodPost, Path: path, Summary: summary, Errors: failures}
 }
 
 // Paging is how every list is asked for its next rows.

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -335,4 +337,98 @@ func BenchmarkTransaction(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkFactsBySize asks what the decision on an answer of a known person
+// asks, with a token and References, in stores that have n contacts and n/10
+// cases with a mail each. It should hardly grow. A million contacts only with
+// CASEGATE_BENCH_LARGE=1.
+func BenchmarkFactsBySize(b *testing.B) {
+	sizes := []int{1000, 30_000}
+	if os.Getenv("CASEGATE_BENCH_LARGE") == "1" {
+		sizes = append(sizes, 1_000_000)
+	}
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("contacts=%d", n), func(b *testing.B) { benchFactsBySize(b, n) })
+	}
+}
+
+func benchFactsBySize(b *testing.B, n int) {
+	ctx := context.Background()
+	st, err := Open(b.TempDir()+"/bench.db", Options{Logger: quiet(), commit: func(tx *bbolt.Tx) error {
+		tx.DB().NoSync = true // only what is read matters
+		return tx.Commit()
+	}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer st.Close()
+	now := time.Now()
+	for done := 0; done < n; done += 1000 {
+		if err := st.Update(ctx, func(tx store.Tx) error { return populate(tx, done, 1000, now) }); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	defer busy(b)()
+	err = st.View(ctx, func(r store.Reader) error {
+		for i := range b.N {
+			c := i * 7919 % (n / 10)
+			who, q := person(10*c), answerTo(c, now)
+			f, err := r.Facts(q)
+			if err != nil {
+				return err
+			}
+			if len(f.Holders[who].Contacts) != 1 || len(f.Cases) != 1 || len(f.Tallies) != 1 {
+				return fmt.Errorf("facts about %s: %+v", who, f)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+func person(i int) string { return fmt.Sprintf("citizen.%x@example.org", uint64(i)*0x9e3779b97f4a7c15) }
+
+func mailID(c int) string { return fmt.Sprintf("%x@mail.example", uint64(c)*0x9e3779b97f4a7c15) }
+
+// answerTo is what an answer to the mail of case c+1 asks.
+func answerTo(c int, now time.Time) store.Query {
+	who := person(10 * c)
+	return store.Query{
+		Cases:      []uint64{uint64(c + 1)},
+		MessageIDs: []string{"new@mail.example", mailID(c), "root@mail.example"},
+		Addresses:  []string{who, "311@city.example", "friend@x.example"},
+		Tallies:    []store.TallyKey{{Kind: store.TallyOpened, Address: who}},
+		At:         now,
+	}
+}
+
+// populate makes contacts, every tenth with a case and the mail that opened it.
+func populate(tx store.Tx, from, n int, now time.Time) error {
+	for i := from; i < from+n; i++ {
+		c := store.Contact{ID: store.NewID(), Kind: store.Registered, Name: "Citizen",
+			EmailAddresses: []store.EmailAddress{{Address: person(i)}}, CreatedAt: now}
+		if err := tx.PutContact(c); err != nil {
+			return err
+		}
+		if i%10 != 0 {
+			continue
+		}
+		number := uint64(i/10 + 1)
+		err := errors.Join(
+			tx.PutCase(store.Case{ID: store.NewID(), Number: number, Title: "street lamp", State: store.Active, Origin: "Email",
+				Queue: "general", Customer: c.ID, Ordinal: 1, CreatedAt: now, UpdatedAt: now}),
+			tx.PutMessage(store.Message{ID: store.NewID(), MessageID: mailID(i / 10), Direction: store.Incoming, Case: number, Ordinal: 1,
+				Parties:    []store.Party{{Role: store.RoleSender, AddressUsed: person(i)}, {Role: store.RoleTo, AddressUsed: "311@city.example"}},
+				ReceivedAt: now}),
+			tx.Tally(store.TallyKey{Kind: store.TallyOpened, Address: person(i)}, now))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -33,35 +33,37 @@ func (r *reader) Cases(f store.CaseFilter, p store.Page) ([]store.Case, store.Cu
 	})
 }
 
-func caseState(c store.Case) []byte { return named(string(c.State), number(c.Number)) }
+func caseState(c *store.Case) []byte { return named(string(c.State), number(c.Number)) }
 
-func caseCustomer(c store.Case) []byte { return join(c.Customer[:], number(c.Number)) }
+func caseCustomer(c *store.Case) []byte { return join(c.Customer[:], number(c.Number)) }
 
 func (w *writer) PutCase(c store.Case) error {
 	key := number(c.Number)
-	var old store.Case
-	known, err := w.find(cases, key, &old)
+	old, err := lookup[store.Case](&w.reader, cases, key)
 	if err != nil {
 		return err
 	}
-	if known && old.State != c.State {
+	if old != nil && old.State != c.State {
 		if err := w.drop(caseStates, caseState(old)); err != nil {
 			return err
 		}
 	}
-	if !known || old.State != c.State || old.Queue != c.Queue {
-		if err := w.putRow(caseStates, caseState(c), []byte(c.Queue)); err != nil {
+	if old == nil || old.State != c.State || old.Queue != c.Queue {
+		if err := w.putRow(caseStates, caseState(&c), []byte(c.Queue)); err != nil {
 			return err
 		}
 	}
-	var before [][]byte
-	if known {
-		before = [][]byte{caseCustomer(old)}
+	if old != nil && old.Customer != c.Customer {
+		if err := w.drop(caseCustomers, caseCustomer(old)); err != nil {
+			return err
+		}
 	}
-	if err := w.swap(caseCustomers, before, [][]byte{caseCustomer(c)}); err != nil {
-		return err
+	if old == nil || old.Customer != c.Customer {
+		if err := w.mark(caseCustomers, caseCustomer(&c)); err != nil {
+			return err
+		}
 	}
-	return w.putRecord(cases, key, c)
+	return w.putRecord(cases, key, &c)
 }
 
 // ReserveCase counts in memory. What makes a number taken for good is the case
@@ -89,5 +91,5 @@ func (w *writer) Record(e store.LogEntry) error {
 	if e.ID == (store.ID{}) {
 		e.ID = store.NewID()
 	}
-	return w.putRecord(caseLog, join(number(e.Case), e.ID[:]), e)
+	return w.putRecord(caseLog, join(number(e.Case), e.ID[:]), &e)
 }

@@ -26,13 +26,14 @@ type codec struct {
 const sealSize = 4
 
 func newCodec() (*codec, error) {
-	enc, err := cbor.EncOptions{Time: cbor.TimeRFC3339NanoUTC}.UserBufferEncMode()
+	enc, err := cbor.EncOptions{Time: cbor.TimeRFC3339NanoUTC, BinaryMarshaler: cbor.BinaryMarshalerNone}.UserBufferEncMode()
 	if err != nil {
 		return nil, err
 	}
 	dec, err := cbor.DecOptions{
-		UTF8:             cbor.UTF8DecodeInvalid, // a stranger's words, kept as they are
-		MaxArrayElements: math.MaxInt32,
+		UTF8:              cbor.UTF8DecodeInvalid,     // a stranger's words, kept as they are
+		BinaryUnmarshaler: cbor.BinaryUnmarshalerNone, // an id is 16 bytes either way
+		MaxArrayElements:  math.MaxInt32,
 	}.DecMode()
 	if err != nil {
 		return nil, err

@@ -39,15 +39,15 @@ func externalKey(external string, id []byte) []byte {
 	return append(h[:], id...)
 }
 
-func externalRow(c store.Contact) [][]byte {
-	if c.External == "" {
+func externalRow(c *store.Contact) [][]byte {
+	if c == nil || c.External == "" {
 		return nil
 	}
 	return [][]byte{externalKey(c.External, c.ID[:])}
 }
 
 // free reports who else has the External of a contact.
-func (r *reader) free(c store.Contact) error {
+func (r *reader) free(c *store.Contact) error {
 	if c.External == "" {
 		return nil
 	}
@@ -207,7 +207,10 @@ func (r *reader) HeldBy(address string, at time.Time) (list []store.Contact, err
 	return list, nil
 }
 
-func contactRows(c store.Contact) [][]byte {
+func contactRows(c *store.Contact) [][]byte {
+	if c == nil {
+		return nil
+	}
 	as := byte(heldGuest)
 	if c.Kind == store.Registered {
 		as = heldRegistered
@@ -229,32 +232,27 @@ func addressRows(list []string, as byte, id store.ID) (rows [][]byte) {
 }
 
 func (w *writer) PutContact(c store.Contact) error {
-	var old store.Contact
-	known, err := w.find(contacts, c.ID[:], &old)
+	old, err := lookup[store.Contact](&w.reader, contacts, c.ID[:])
 	if err != nil {
 		return err
 	}
-	if err := w.free(c); err != nil {
+	if err := w.free(&c); err != nil {
 		return err
 	}
-	var before [][]byte
-	if known {
-		before = contactRows(old)
-	}
-	if err := w.swap(externals, externalRow(old), externalRow(c)); err != nil {
+	if err := w.swap(externals, externalRow(old), externalRow(&c)); err != nil {
 		return err
 	}
-	if err := w.swap(addresses, before, contactRows(c)); err != nil {
+	if err := w.swap(addresses, contactRows(old), contactRows(&c)); err != nil {
 		return err
 	}
-	if err := w.swap(registered, registeredRow(old), registeredRow(c)); err != nil {
+	if err := w.swap(registered, registeredRow(old), registeredRow(&c)); err != nil {
 		return err
 	}
-	return w.putRecord(contacts, c.ID[:], c)
+	return w.putRecord(contacts, c.ID[:], &c)
 }
 
-func registeredRow(c store.Contact) [][]byte {
-	if c.Kind != store.Registered {
+func registeredRow(c *store.Contact) [][]byte {
+	if c == nil || c.Kind != store.Registered {
 		return nil
 	}
 	return [][]byte{c.ID[:]}
@@ -269,7 +267,7 @@ func (w *writer) PutAccount(a store.Account) error {
 	if err := w.swap(addresses, before, addressRows(a.EmailAddresses, heldAccount, a.ID)); err != nil {
 		return err
 	}
-	return w.putRecord(accounts, a.ID[:], a)
+	return w.putRecord(accounts, a.ID[:], &a)
 }
 
 func (w *writer) PutAgent(a store.Agent) error {
@@ -281,5 +279,5 @@ func (w *writer) PutAgent(a store.Agent) error {
 	if err := w.swap(addresses, before, addressRows(a.EmailAddresses, heldAgent, a.ID)); err != nil {
 		return err
 	}
-	return w.putRecord(agents, a.ID[:], a)
+	return w.putRecord(agents, a.ID[:], &a)
 }

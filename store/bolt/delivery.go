@@ -45,7 +45,7 @@ type placed struct {
 	Due     time.Time           `json:"due"`
 }
 
-func place(d store.Delivery) *placed { return &placed{d.ID, d.Message, d.Case, d.State, d.Due} }
+func place(d *store.Delivery) *placed { return &placed{d.ID, d.Message, d.Case, d.State, d.Due} }
 
 func dueKey(p *placed) []byte {
 	return append(appendTime(make([]byte, 0, timeSize+len(p.ID)), p.Due), p.ID[:]...)
@@ -74,16 +74,13 @@ func (w *writer) Enqueue(d store.Delivery) error {
 
 func (w *writer) putDelivery(d store.Delivery, leased bool) error {
 	d.Interrupted = false // for Claim to say
-	var was *placed
-	known, err := w.find(deliveries, d.ID[:], &was)
+	was, err := lookup[placed](&w.reader, deliveries, d.ID[:])
 	if err != nil {
 		return err
 	}
-	if !known {
-		was = nil
-	}
+	now := place(&d)
 	for _, b := range []bucket{deliveryMessages, deliveryCases, deliveryStates} {
-		if err := w.swap(b, was.rowsIn(b), place(d).rowsIn(b)); err != nil {
+		if err := w.swap(b, was.rowsIn(b), now.rowsIn(b)); err != nil {
 			return err
 		}
 	}
@@ -94,11 +91,11 @@ func (w *writer) putDelivery(d store.Delivery, leased bool) error {
 		}
 	}
 	if !leased {
-		if err := w.swap(due, nil, place(d).rowsIn(due)); err != nil {
+		if err := w.swap(due, nil, now.rowsIn(due)); err != nil {
 			return err
 		}
 	}
-	return w.putRecord(deliveries, d.ID[:], d)
+	return w.putRecord(deliveries, d.ID[:], &d)
 }
 
 // lease says until when a delivery is somebody's; it ends with the process.

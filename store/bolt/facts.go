@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"time"
@@ -14,13 +15,12 @@ type inquiry struct {
 	*reader
 	store.Query
 	facts    store.Facts
-	contacts map[store.ID]store.Contact // read so far
-	asked    map[string]bool            // addresses whose use on a case matters
-	hashed   map[[hashSize]byte]string  // the same by hash, as rows of used name them
+	contacts []store.Contact // read so far
+	asked    []asked         // on every case; in order
 }
 
 func (r *reader) Facts(q store.Query) (store.Facts, error) {
-	in := &inquiry{reader: r, Query: q, contacts: make(map[store.ID]store.Contact)}
+	in := &inquiry{reader: r, Query: q}
 	in.facts = store.Facts{
 		Cases:      make(map[uint64]store.CaseFacts),
 		MessageIDs: make(map[string][]store.MessageRef),
@@ -51,9 +51,7 @@ func (in *inquiry) whoHolds() error {
 		if err != nil {
 			return err
 		}
-		for _, c := range h.Contacts {
-			in.contacts[c.ID] = c
-		}
+		in.contacts = append(in.contacts, h.Contacts...)
 		in.facts.Holders[address] = h
 	}
 	for _, id := range in.Query.Contacts {
@@ -70,13 +68,17 @@ func (in *inquiry) whoHolds() error {
 
 // contact reads one that may be among those read already.
 func (in *inquiry) contact(id store.ID) (c store.Contact, known bool, err error) {
-	if c, known = in.contacts[id]; known {
-		return c, true, nil
+	for _, c := range in.contacts {
+		if c.ID == id {
+			return c, true, nil
+		}
 	}
-	if known, err = in.find(contacts, id[:], &c); known {
-		in.contacts[id] = c
+	read, err := lookup[store.Contact](in.reader, contacts, id[:])
+	if read == nil || err != nil {
+		return c, false, err
 	}
-	return c, known, err
+	in.contacts = append(in.contacts, *read)
+	return *read, true, nil
 }
 
 func (in *inquiry) whereIDsLead() error {
@@ -193,21 +195,35 @@ func (in *inquiry) follow(n uint64) error {
 	return nil
 }
 
-// ask notes every address whose use on a case matters.
+// asked is an address whose use on a case matters.
+type asked struct {
+	hash    [hashSize]byte // by which rows of used name it
+	address string
+}
+
+func compareAsked(a, b asked) int { return bytes.Compare(a.hash[:], b.hash[:]) }
+
+func hashed(address string) asked { return asked{hashKey(address), address} }
+
+// ask notes the addresses that matter on every case: those asked, and all of
+// the contacts read so far, who hold one of them or were asked for.
 func (in *inquiry) ask() {
-	in.asked = make(map[string]bool, 2*len(in.Addresses))
 	for _, address := range in.Addresses {
-		in.asked[address] = true
+		in.asked = append(in.asked, hashed(address))
 	}
-	for _, c := range in.contacts { // who holds one of them, or was asked for; no customers yet
-		for _, e := range c.EmailAddresses {
-			in.asked[store.Key(e.Address)] = true
-		}
+	for _, c := range in.contacts {
+		in.asked = append(in.asked, contactAddresses(c)...)
 	}
-	in.hashed = make(map[[hashSize]byte]string, len(in.asked))
-	for address := range in.asked {
-		in.hashed[hashKey(address)] = address
+	slices.SortFunc(in.asked, compareAsked)
+	in.asked = slices.Compact(in.asked)
+}
+
+func contactAddresses(c store.Contact) []asked {
+	list := make([]asked, len(c.EmailAddresses))
+	for i, e := range c.EmailAddresses {
+		list[i] = hashed(store.Key(e.Address))
 	}
+	return list
 }
 
 // manyUsed is how many rows of a case are looked through before they are
@@ -218,17 +234,13 @@ const manyUsed = 32
 // than those asked.
 func (in *inquiry) usedOn(n uint64, customer store.Contact) (map[string]store.Usage, error) {
 	list := make(map[string]store.Usage)
-	others := in.others(customer)
+	others := contactAddresses(customer)
 	rows := 0
 	for k, v := range in.rows(used, number(n), nil) {
 		if rows++; rows > manyUsed {
 			return list, in.seekUsed(n, others, list)
 		}
-		h := [hashSize]byte(k[8:])
-		address, ok := in.hashed[h]
-		if !ok {
-			address, ok = others[h]
-		}
+		address, ok := in.matters([hashSize]byte(k[8:]), others)
 		if !ok {
 			continue
 		}
@@ -241,31 +253,28 @@ func (in *inquiry) usedOn(n uint64, customer store.Contact) (map[string]store.Us
 	return list, nil
 }
 
-// others are the customer's addresses that were not asked.
-func (in *inquiry) others(customer store.Contact) map[[hashSize]byte]string {
-	var set map[[hashSize]byte]string
-	for _, e := range customer.EmailAddresses {
-		address := store.Key(e.Address)
-		if in.asked[address] {
-			continue
-		}
-		if set == nil {
-			set = make(map[[hashSize]byte]string)
-		}
-		set[hashKey(address)] = address
+// matters tells which address a hash is of, if it was asked or is among others.
+func (in *inquiry) matters(h [hashSize]byte, others []asked) (string, bool) {
+	if i, ok := slices.BinarySearchFunc(in.asked, asked{hash: h}, compareAsked); ok {
+		return in.asked[i].address, true
 	}
-	return set
+	for _, a := range others {
+		if a.hash == h {
+			return a.address, true
+		}
+	}
+	return "", false
 }
 
-func (in *inquiry) seekUsed(n uint64, others map[[hashSize]byte]string, list map[string]store.Usage) error {
-	for _, set := range []map[[hashSize]byte]string{in.hashed, others} {
-		for h, address := range set {
-			u, err := in.usage(append(number(n), h[:]...))
+func (in *inquiry) seekUsed(n uint64, others []asked, list map[string]store.Usage) error {
+	for _, set := range [][]asked{in.asked, others} {
+		for _, a := range set {
+			u, err := in.usage(append(number(n), a.hash[:]...))
 			if err != nil {
 				return err
 			}
 			if u != nil {
-				list[address] = *u
+				list[a.address] = *u
 			}
 		}
 	}

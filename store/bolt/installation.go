@@ -28,7 +28,7 @@ func (r *reader) Installation() (store.Installation, error) {
 }
 
 func (w *writer) PutInstallation(in store.Installation) error {
-	return w.putRecord(meta, []byte(keyInstallation), in)
+	return w.putRecord(meta, []byte(keyInstallation), &in)
 }
 
 // kept is the installation as it was read last, with the bytes it was read

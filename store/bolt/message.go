@@ -3,106 +3,34 @@ package bolt
 import (
 	"bytes"
 	"encoding/binary"
-	"fmt"
-	"iter"
 	"slices"
 	"time"
 
 	"github.com/casegate/casegate/store"
 )
 
-func (r *reader) Message(id store.ID) (store.Message, error) {
-	return get[store.Message](r, messages, id[:], "message", id)
-}
-
-func (r *reader) ByOrdinal(n uint64, ordinal uint32) (store.Message, error) {
-	prefix := binary.BigEndian.AppendUint32(number(n), ordinal)
-	for k := range r.rows(ordinals, prefix, nil) {
-		return r.Message(store.ID(k[len(prefix):]))
-	}
-	return store.Message{}, fmt.Errorf("message %d of case %d: %w", ordinal, n, store.ErrNotFound)
-}
-
-// Messages walks the index that leaves out most. Every one ends with the id
-// of the message, which holds a time: where to begin, or to end.
-func (r *reader) Messages(f store.MessageFilter, p store.Page) ([]store.Message, store.Cursor, error) {
-	index, prefix := messages, []byte(nil)
-	switch {
-	case f.Case != 0:
-		index, prefix, f.OldestFirst = timeline, number(f.Case), true
-	case f.Unresolved:
-		index = unresolved
-	case f.Exceptions || f.Exception != "":
-		index = exceptions
-	}
-	walk := r.since(f, prefix)
-	return list(walk, index, prefix, p, func(k, v []byte) (m store.Message, ok bool, err error) {
-		switch {
-		case index == exceptions && f.Exception != "" && f.Exception != string(v):
-			return m, false, nil // not decoded
-		case index == messages:
-			m, err = record[store.Message](r, messages, k, v)
-		default:
-			m, err = r.Message(store.ID(k[len(prefix):]))
-		}
-		return m, err == nil && selects(f, m), err
-	})
-}
-
-func selects(f store.MessageFilter, m store.Message) bool {
-	return (!f.Exceptions || m.Exception != "") && (f.Exception == "" || m.Exception == f.Exception) &&
-		(!f.Unresolved || hasUnresolved(m)) && !m.ReceivedAt.Before(f.Since)
-}
-
-// idSlack is how long before a message was received its id may have been made.
-const idSlack = 24 * time.Hour
-
-// since is the walk that a filter asks for, without what is too old.
-func (r *reader) since(f store.MessageFilter, prefix []byte) order {
-	oldest := bytes.Clone(prefix)
-	if ms := f.Since.Add(-idSlack).UnixMilli(); ms > 0 { // UUIDv7 begins with 48 bits of it
-		oldest = append(oldest, binary.BigEndian.AppendUint64(nil, uint64(ms)<<16)[:6]...)
-	}
-	return func(b bucket, prefix, from []byte) iter.Seq2[[]byte, []byte] {
-		if f.OldestFirst {
-			if bytes.Compare(from, oldest) < 0 {
-				from = oldest
-			}
-			return r.rows(b, prefix, from)
-		}
-		return func(yield func(k, v []byte) bool) {
-			for k, v := range r.newest(b, prefix, from) {
-				if bytes.Compare(k, oldest) < 0 || !yield(k, v) {
-					return
-				}
-			}
-		}
-	}
-}
-
 // PutMessage touches the indices only where what they hold has changed: a
 // message that is put again, say to note a party, costs its record.
 func (w *writer) PutMessage(m store.Message) error {
-	var old store.Message
-	known, err := w.find(messages, m.ID[:], &old)
+	old, err := lookup[store.Message](&w.reader, messages, m.ID[:])
 	if err != nil {
 		return err
 	}
-	if err := w.putRecord(messages, m.ID[:], m); err != nil {
+	if err := w.putRecord(messages, m.ID[:], &m); err != nil {
 		return err
 	}
 	switch {
-	case !known:
-		return w.indexMessage(m)
-	case sameIndex(old, m):
+	case old == nil:
+		return w.indexMessage(&m)
+	case sameIndex(old, &m):
 		return nil
 	}
-	return w.reindexMessage(old, m)
+	return w.reindexMessage(old, &m)
 }
 
 // indexMessage adds the rows that lead to a message. Doing it twice is
 // harmless.
-func (w *writer) indexMessage(m store.Message) error {
+func (w *writer) indexMessage(m *store.Message) error {
 	if m.Exception != "" {
 		if err := w.putRow(exceptions, m.ID[:], []byte(m.Exception)); err != nil {
 			return err
@@ -135,7 +63,7 @@ func (w *writer) indexMessage(m store.Message) error {
 // reindexMessage moves the rows of a message that changed. What several
 // messages of a case share (first mention of an id, use of an address) is
 // worked out again from the case's timeline.
-func (w *writer) reindexMessage(old, m store.Message) error {
+func (w *writer) reindexMessage(old, m *store.Message) error {
 	if err := w.swap(exceptions, exceptionRow(old), exceptionRow(m)); err != nil {
 		return err
 	}
@@ -160,7 +88,7 @@ func (w *writer) reindexMessage(old, m store.Message) error {
 
 // forget takes a message out of its case's shared rows; stays is false if it
 // leaves the timeline too.
-func (w *writer) forget(old store.Message, stays bool) error {
+func (w *writer) forget(old *store.Message, stays bool) error {
 	shared := map[string]bool{}
 	for _, key := range referenceKeys(old) {
 		shared[string(key)] = true
@@ -188,17 +116,17 @@ func (w *writer) forget(old store.Message, stays bool) error {
 		if err != nil {
 			return err
 		}
-		if err := w.indexReferences(m, shared); err != nil {
+		if err := w.indexReferences(&m, shared); err != nil {
 			return err
 		}
-		if err := w.indexUsage(m, shared); err != nil {
+		if err := w.indexUsage(&m, shared); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func exceptionRow(m store.Message) [][]byte {
+func exceptionRow(m *store.Message) [][]byte {
 	if m.Exception == "" {
 		return nil
 	}
@@ -207,14 +135,14 @@ func exceptionRow(m store.Message) [][]byte {
 
 // ordinalRow: ordinal 0 is the case's own. That two messages of a case have
 // the same is not meant to be, so the id is part of the key.
-func ordinalRow(m store.Message) [][]byte {
+func ordinalRow(m *store.Message) [][]byte {
 	if m.Case == 0 || m.Ordinal == 0 {
 		return nil
 	}
 	return [][]byte{append(binary.BigEndian.AppendUint32(number(m.Case), m.Ordinal), m.ID[:]...)}
 }
 
-func unresolvedRow(m store.Message) [][]byte {
+func unresolvedRow(m *store.Message) [][]byte {
 	if !hasUnresolved(m) {
 		return nil
 	}
@@ -222,7 +150,7 @@ func unresolvedRow(m store.Message) [][]byte {
 }
 
 // hasUnresolved: somebody on the case should say who that is.
-func hasUnresolved(m store.Message) bool {
+func hasUnresolved(m *store.Message) bool {
 	return m.Case != 0 && slices.ContainsFunc(m.Parties, func(p store.Party) bool {
 		return p.Party.Kind == store.Unresolved && takesPart(p.Role)
 	})
@@ -233,10 +161,10 @@ func takesPart(r store.Role) bool {
 	return r == store.RoleSender || r == store.RoleTo || r == store.RoleCC || r == store.RoleBCC
 }
 
-func timelineKey(m store.Message) []byte { return join(number(m.Case), m.ID[:]) }
+func timelineKey(m *store.Message) []byte { return join(number(m.Case), m.ID[:]) }
 
 // sameIndex: every index row of the two is the same.
-func sameIndex(a, b store.Message) bool {
+func sameIndex(a, b *store.Message) bool {
 	return a.Case == b.Case && a.Ordinal == b.Ordinal && a.Exception == b.Exception && hasUnresolved(a) == hasUnresolved(b) &&
 		a.MessageID == b.MessageID && a.DerivedID == b.DerivedID &&
 		slices.Equal(a.References, b.References) && a.Direction == b.Direction &&
@@ -254,7 +182,7 @@ func sameUse(a, b use) bool { return a.sender == b.sender && bytes.Equal(a.key, 
 
 // uses lists the addresses that a message counts as used on its case: those of
 // its sender and recipients, but never that of a forged sender.
-func uses(m store.Message) (list []use) {
+func uses(m *store.Message) (list []use) {
 	if m.Case == 0 {
 		return nil
 	}
@@ -291,7 +219,7 @@ func usedKey(n uint64, address string) []byte {
 
 // indexUsage notes the addresses a message used; only those in the set, if
 // there is one.
-func (w *writer) indexUsage(m store.Message, only map[string]bool) error {
+func (w *writer) indexUsage(m *store.Message, only map[string]bool) error {
 	for _, u := range uses(m) {
 		if only != nil && !only[string(u.key)] {
 			continue

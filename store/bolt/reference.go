@@ -29,7 +29,7 @@ func namedKey(id string, n uint64) []byte {
 }
 
 // ownIDs are the ids by which a message itself is found.
-func ownIDs(m store.Message) (ids []string) {
+func ownIDs(m *store.Message) (ids []string) {
 	for _, id := range []string{m.MessageID, m.DerivedID} {
 		if id != "" && !slices.Contains(ids, id) {
 			ids = append(ids, id)
@@ -39,7 +39,7 @@ func ownIDs(m store.Message) (ids []string) {
 }
 
 // referenceKeys are the rows of the ids that a message on a case names.
-func referenceKeys(m store.Message) (keys [][]byte) {
+func referenceKeys(m *store.Message) (keys [][]byte) {
 	if m.Case == 0 {
 		return nil
 	}
@@ -56,7 +56,7 @@ func referenceKeys(m store.Message) (keys [][]byte) {
 
 // indexReferences makes the ids a message names lead to its case, unless an
 // older message of the case has done so; only those in the set, if any.
-func (w *writer) indexReferences(m store.Message, only map[string]bool) error {
+func (w *writer) indexReferences(m *store.Message, only map[string]bool) error {
 	for _, key := range referenceKeys(m) {
 		if only != nil && !only[string(key)] {
 			continue
@@ -75,7 +75,7 @@ func (w *writer) indexReferences(m store.Message, only map[string]bool) error {
 	return nil
 }
 
-func refOf(m store.Message, own bool) store.MessageRef {
+func refOf(m *store.Message, own bool) store.MessageRef {
 	ref := store.MessageRef{ID: m.ID, Case: m.Case, Own: own, Direction: m.Direction, ReceivedAt: m.ReceivedAt}
 	if own {
 		ref.ContentHash, ref.SubmitHash = m.ContentHash, m.SubmitHash

@@ -21,18 +21,21 @@ const tallySweep = 4
 func tallyDay(t time.Time) uint32 { return uint32(max(t.Unix(), 0) / (24 * 60 * 60)) }
 
 // tallyPrefix is what the events of a key on one day have in common.
-func tallyPrefix(day uint32, k store.TallyKey) []byte {
+func tallyPrefix(k store.TallyKey, day uint32) []byte {
 	h := hashKey(string(k.Kind) + "\x00" + k.Address)
-	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+hashSize+timeSize+4), day), h[:]...)
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, tallySize), day), h[:]...)
 }
+
+const tallySize = 4 + hashSize + timeSize + 4
 
 // tally reads the events of a key since TallyWindow before a time, newest
 // first.
 func (r *reader) tally(k store.TallyKey, at time.Time) (events []time.Time, err error) {
 	since := at.Add(-store.TallyWindow)
 	today := tallyDay(at)
+	prefix := tallyPrefix(k, today)
 	for _, day := range []uint32{today + 1, today, today - 1} {
-		prefix := tallyPrefix(day, k)
+		binary.BigEndian.PutUint32(prefix, day)
 		for row, v := range r.newest(tallies, prefix, nil) {
 			if _, err := r.unseal(tallies, row, v); err != nil {
 				return nil, err
@@ -50,7 +53,7 @@ func (r *reader) tally(k store.TallyKey, at time.Time) (events []time.Time, err 
 // Tally tells events of the same instant apart by chance.
 func (w *writer) Tally(k store.TallyKey, at time.Time) error {
 	today := tallyDay(at)
-	key := binary.BigEndian.AppendUint32(appendTime(tallyPrefix(today, k), at), rand.Uint32())
+	key := binary.BigEndian.AppendUint32(appendTime(tallyPrefix(k, today), at), rand.Uint32())
 	if err := w.putSealed(tallies, key, nil); err != nil {
 		return err
 	}

@@ -175,7 +175,7 @@ func (w *writer) room(n int) []byte {
 	return w.slab[at : at : at+n]
 }
 
-// putRecord stores a record under a key.
+// putRecord stores the record that v points at.
 func (w *writer) putRecord(b bucket, key []byte, v any) error {
 	w.buf.Reset()
 	if err := w.enc.MarshalToBuffer(v, &w.buf); err != nil {
@@ -239,6 +239,16 @@ func has(keys [][]byte, key []byte) bool {
 		}
 	}
 	return false
+}
+
+// lookup reads a record that may be there; nil if it is not.
+func lookup[T any](r *reader, b bucket, key []byte) (*T, error) {
+	data, err := r.sealed(b, key)
+	if data == nil || err != nil {
+		return nil, err
+	}
+	rec := new(T)
+	return rec, r.decode(b, key, data, rec)
 }
 
 // get reads the record that must be there.

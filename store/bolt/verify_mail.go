@@ -20,16 +20,16 @@ func (v *verifier) messageRow(r *reader, k, val []byte) {
 	if m.Exception != "" {
 		v.counts.Exceptions++
 	}
-	v.need(r, exceptions, exceptionRow(m), name)
-	v.need(r, ordinals, ordinalRow(m), name)
-	v.need(r, unresolved, unresolvedRow(m), name)
+	v.need(r, exceptions, exceptionRow(&m), name)
+	v.need(r, ordinals, ordinalRow(&m), name)
+	v.need(r, unresolved, unresolvedRow(&m), name)
 	if m.Case != 0 {
 		v.exists(r, cases, number(m.Case), name)
-		v.need(r, timeline, [][]byte{timelineKey(m)}, name)
+		v.need(r, timeline, [][]byte{timelineKey(&m)}, name)
 	}
 	if !v.bad[messageIDs.String()] {
-		for _, id := range ownIDs(m) {
-			v.sameRef(r, ownKey(id, m.ID), refOf(m, true), name)
+		for _, id := range ownIDs(&m) {
+			v.sameRef(r, ownKey(id, m.ID), refOf(&m, true), name)
 		}
 	}
 	if v.bad[archive.String()] {
@@ -48,7 +48,7 @@ func (v *verifier) timelineRow(r *reader, k, _ []byte) {
 		return
 	}
 	if m, ok := load[store.Message](v, r, messages, k[8:], timeline.String()); ok {
-		v.stale(timeline, k, [][]byte{timelineKey(m)})
+		v.stale(timeline, k, [][]byte{timelineKey(&m)})
 	}
 }
 
@@ -58,7 +58,7 @@ func (v *verifier) ordinalRow(r *reader, k, _ []byte) {
 		return
 	}
 	if m, ok := load[store.Message](v, r, messages, k[8+4:], ordinals.String()); ok {
-		v.stale(ordinals, k, ordinalRow(m))
+		v.stale(ordinals, k, ordinalRow(&m))
 	}
 }
 
@@ -71,13 +71,13 @@ func (v *verifier) exceptionRow(r *reader, k, reason []byte) {
 
 func (v *verifier) unresolvedRow(r *reader, k, _ []byte) {
 	if m, ok := load[store.Message](v, r, messages, k, unresolved.String()); ok {
-		v.stale(unresolved, k, unresolvedRow(m))
+		v.stale(unresolved, k, unresolvedRow(&m))
 	}
 }
 
 func (v *verifier) tallyRow(r *reader, k, val []byte) {
 	_, err := r.unseal(tallies, k, val)
-	if err != nil || len(k) != 4+hashSize+timeSize+4 || tallyDay(readTime(k[4+hashSize:])) != binary.BigEndian.Uint32(k) {
+	if err != nil || len(k) != tallySize || tallyDay(readTime(k[4+hashSize:])) != binary.BigEndian.Uint32(k) {
 		v.found(fmt.Sprintf("%s %x", tallies, k), "not a row")
 	}
 }
@@ -93,10 +93,10 @@ func (v *verifier) messageIDRow(r *reader, k, val []byte) {
 	if !ok {
 		return
 	}
-	rows := referenceKeys(m)
+	rows := referenceKeys(&m)
 	if k[hashSize] == refOwn {
 		rows = nil
-		for _, id := range ownIDs(m) {
+		for _, id := range ownIDs(&m) {
 			rows = append(rows, ownKey(id, m.ID))
 		}
 	}
@@ -176,7 +176,7 @@ func (v *verifier) deliveryRow(r *reader, k, val []byte) {
 	name := fmt.Sprintf("delivery %s", d.ID)
 	v.sameKey(k, d.ID, name)
 	v.exists(r, messages, d.Message[:], name)
-	p := place(d)
+	p := place(&d)
 	for _, b := range []bucket{deliveryMessages, deliveryCases, deliveryStates} {
 		v.need(r, b, p.rowsIn(b), name)
 	}
@@ -196,7 +196,7 @@ func (v *verifier) dueRow(r *reader, k, _ []byte) {
 		return
 	}
 	if d, ok := load[store.Delivery](v, r, deliveries, k[timeSize:], name); ok {
-		v.stale(due, k, place(d).rowsIn(due))
+		v.stale(due, k, place(&d).rowsIn(due))
 	}
 	if !v.bad[leases.String()] && r.row(leases, k[timeSize:]) != nil {
 		v.found(name, "it is due and lent at once")
@@ -219,7 +219,7 @@ func (v *verifier) deliveryIndex(b bucket) func(r *reader, k, val []byte) {
 			return
 		}
 		if d, ok := load[store.Delivery](v, r, deliveries, k[len(k)-16:], name); ok {
-			v.stale(b, k, place(d).rowsIn(b))
+			v.stale(b, k, place(&d).rowsIn(b))
 		}
 	}
 }

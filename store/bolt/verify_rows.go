@@ -116,11 +116,11 @@ func (v *verifier) caseRow(r *reader, k, val []byte) {
 		v.found(name, "it is stored as %x", k)
 	}
 	if !v.bad[caseStates.String()] {
-		if queue := r.row(caseStates, caseState(c)); queue == nil || string(queue) != c.Queue {
+		if queue := r.row(caseStates, caseState(&c)); queue == nil || string(queue) != c.Queue {
 			v.found(name, "no row of %s leads to it", caseStates)
 		}
 	}
-	v.need(r, caseCustomers, [][]byte{caseCustomer(c)}, name)
+	v.need(r, caseCustomers, [][]byte{caseCustomer(&c)}, name)
 	v.exists(r, contacts, c.Customer[:], name+" customer")
 	if c.MergedInto != 0 {
 		v.exists(r, cases, number(c.MergedInto), name+" merged into")
@@ -140,19 +140,19 @@ func (v *verifier) shared(r *reader, n uint64, name string) {
 		if ok, err := r.find(messages, k[8:], &m); !ok || err != nil {
 			return // reported with the timeline, or the message
 		}
-		for _, key := range referenceKeys(m) {
+		for _, key := range referenceKeys(&m) {
 			if _, ok := refs[string(key)]; !ok {
 				refs[string(key)] = m
 			}
 		}
-		for _, u := range uses(m) {
+		for _, u := range uses(&m) {
 			now := addUsage(usage[string(u.key)], m.ReceivedAt, u.sender)
 			usage[string(u.key)] = &now
 		}
 	}
 	if !v.bad[messageIDs.String()] {
 		for key, m := range refs {
-			v.sameRef(r, []byte(key), refOf(m, false), name)
+			v.sameRef(r, []byte(key), refOf(&m, false), name)
 		}
 	}
 	if v.bad[used.String()] {
@@ -189,7 +189,7 @@ func (v *verifier) caseStateRow(r *reader, k, val []byte) {
 		return
 	}
 	c, ok := load[store.Case](v, r, cases, k[len(k)-8:], caseStates.String())
-	if ok && (!bytes.Equal(k, caseState(c)) || string(val) != c.Queue) {
+	if ok && (!bytes.Equal(k, caseState(&c)) || string(val) != c.Queue) {
 		v.stale(caseStates, k, nil)
 	}
 }
@@ -200,7 +200,7 @@ func (v *verifier) caseCustomerRow(r *reader, k, _ []byte) {
 		return
 	}
 	if c, ok := load[store.Case](v, r, cases, k[16:], caseCustomers.String()); ok {
-		v.stale(caseCustomers, k, [][]byte{caseCustomer(c)})
+		v.stale(caseCustomers, k, [][]byte{caseCustomer(&c)})
 	}
 }
 
@@ -209,10 +209,10 @@ func (v *verifier) contactRow(r *reader, k, val []byte) {
 	if c, ok := own[store.Contact](v, r, contacts, k, val); ok {
 		name := fmt.Sprintf("contact %s", c.ID)
 		v.sameKey(k, c.ID, name)
-		v.need(r, addresses, contactRows(c), name)
-		v.need(r, registered, registeredRow(c), name)
-		v.need(r, externals, externalRow(c), name)
-		if err := r.free(c); errors.Is(err, store.ErrTaken) {
+		v.need(r, addresses, contactRows(&c), name)
+		v.need(r, registered, registeredRow(&c), name)
+		v.need(r, externals, externalRow(&c), name)
+		if err := r.free(&c); errors.Is(err, store.ErrTaken) {
 			v.found(name, "%v", err)
 		}
 	}
@@ -224,7 +224,7 @@ func (v *verifier) externalRow(r *reader, k, _ []byte) {
 		return
 	}
 	if c, ok := load[store.Contact](v, r, contacts, k[hashSize:], externals.String()); ok {
-		v.stale(externals, k, externalRow(c))
+		v.stale(externals, k, externalRow(&c))
 	}
 }
 
@@ -236,7 +236,7 @@ func (v *verifier) sameKey(k []byte, id store.ID, name string) {
 
 func (v *verifier) registeredRow(r *reader, k, _ []byte) {
 	if c, ok := load[store.Contact](v, r, contacts, k, registered.String()); ok {
-		v.stale(registered, k, registeredRow(c))
+		v.stale(registered, k, registeredRow(&c))
 	}
 }
 
@@ -274,7 +274,7 @@ func (v *verifier) addressRow(r *reader, k, _ []byte) {
 		}
 	default:
 		if c, ok := load[store.Contact](v, r, contacts, id, name); ok {
-			v.stale(addresses, k, contactRows(c))
+			v.stale(addresses, k, contactRows(&c))
 		}
 	}
 }

@@ -19,6 +19,7 @@ func mailPromises() []promise {
 		{"MessageIDsOfStrangersLeadToAFewCases", manyCases},
 		{"MergedCasesAreFollowed", merged},
 		{"AddressesUsedOnACaseAreKnown", usedAddresses},
+		{"AddressesUsedOnACaseAreKnownAmongMany", usedAmongMany},
 		{"AForgedSenderTakesNoPart", forged},
 		{"FactsHoldWhatWasAskedByName", factsByName},
 		{"ParentsAreWholeMessages", parents},
@@ -186,6 +187,23 @@ func usedAddresses(s *suite) {
 		"311@city.example": {First: s.now, Last: s.now.Add(time.Hour)},
 		"hidden@x.example": {First: s.now.Add(time.Hour), Last: s.now.Add(time.Hour)},
 	})
+}
+
+func usedAmongMany(s *suite) {
+	m := s.mail("ana@x.example", 10)
+	for i := range 200 {
+		m.msg.Parties = append(m.msg.Parties, store.Party{Role: store.RoleCC, AddressUsed: fmt.Sprintf("%d@x.example", i)})
+	}
+	n := m.accept(s)
+	kin := s.contact("Kin", "7@x.example", "8@x.example", "1000@x.example")
+	s.update(func(tx store.Tx) error { return tx.PutContact(kin) })
+	once := store.Usage{First: s.now, Last: s.now}
+	want := map[string]store.Usage{
+		"3@x.example": once, "7@x.example": once, "8@x.example": once, // a holder's other address too
+		"ana@x.example": {First: s.now, Last: s.now, Sender: true},
+	}
+	f := s.facts(store.Query{Cases: []uint64{n}, Addresses: []string{"3@x.example", "7@x.example", "999@x.example"}})
+	s.same("used", f.Cases[n].Used, want)
 }
 
 func forged(s *suite) {

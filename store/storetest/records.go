@@ -120,8 +120,11 @@ func manyHolders(s *suite) {
 		}
 		s.update(func(tx store.Tx) error { return tx.PutContact(c) })
 	}
+	firm := store.Account{ID: store.NewID(), Kind: store.Business, Name: "Firm", EmailAddresses: []string{"robot@x.example"}, CreatedAt: s.now}
+	s.update(func(tx store.Tx) error { return tx.PutAccount(firm) })
 	s.view(func(r store.Reader) error {
 		h, err := r.Holders("robot@x.example")
+		s.same("account behind them", h.Accounts, []store.Account{firm})
 		if len(h.Contacts) != store.MaxHolders || !h.More {
 			s.Errorf("%d holders, more %v", len(h.Contacts), h.More)
 		}

@@ -1,0 +1,471 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/textproto"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/casegate/casegate/gateway/console"
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
+	"github.com/casegate/casegate/store"
+)
+
+// sentence is one form of words that a scene may use. Its pattern's groups are
+// the arguments.
+type sentence struct {
+	pattern *regexp.Regexp
+	does    func(s *stage, args []string, block []string) error
+}
+
+func words(pattern string, does func(*stage, []string, []string) error) sentence {
+	return sentence{regexp.MustCompile("^" + pattern + "$"), does}
+}
+
+// acts are what Given and When may say.
+func acts() []sentence {
+	return []sentence{
+		words(`(registered contact|guest) (.+?) (<.+>)(?:, of (.+?))?(, who wants no e-mail)?`, (*stage).givenContact),
+		words(`(business|property) account (.+?) (<.+>)`, (*stage).givenAccount),
+		words(`agent (.+?) (<.+>)(?:, who may send as (.+))?`, (*stage).givenAgent),
+		words(`the outside directory knows (.+?) (<.+>) as (\S+)`, (*stage).givenOutside),
+		words(`the outside directory is (out|back)`, (*stage).outsideDirectoryIs),
+		words(`(\d+) (second|minute|hour|day)s? pass(?:es)?`, (*stage).timePasses),
+		words(`mail (\d+) comes again(?: by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).comesAgain),
+		words(`the desk (resolves|reopens|cancels) case (\d+)`, (*stage).changesCase),
+		words(`the desk merges case (\d+) into case (\d+)`, (*stage).mergesCase),
+		words(`the desk makes (.+) the customer of case (\d+)`, (*stage).setsCustomer),
+		words(`the desk links (\S+@\S+) to (.+) in case (\d+)`, (*stage).linksByHand),
+		words(`the operator rotates the signing key`, func(s *stage, _, _ []string) error { return s.casegate("key", "rotate") }),
+		words(`(\S+@\S+) moves from (.+) to (.+)`, (*stage).addressMoves),
+		words(`(.+?) (?:writes|answers|forwards|sends|submits)(?: by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).writes),
+	}
+}
+
+// play does what one step says.
+func (s *stage) play(st step) error {
+	list := looks()
+	if st.when {
+		list = acts()
+	}
+	for _, w := range list {
+		if w.pattern.MatchString(st.text) {
+			text, err := s.fill(st.text)
+			if err != nil {
+				return err
+			}
+			block := slices.Clone(st.block)
+			for i := range block {
+				if block[i], err = s.fill(block[i]); err != nil {
+					return err
+				}
+			}
+			if args := w.pattern.FindStringSubmatch(text); args != nil {
+				return w.does(s, args[1:], block)
+			}
+		}
+	}
+	return fmt.Errorf("nobody knows this sentence: see testdata/scenes/README.txt")
+}
+
+// brace is a placeholder: {reply-to of 2}, {token of case 1}, {bytes C3 28}.
+var brace = regexp.MustCompile(`\{([a-z][^{}]*)\}`)
+
+func (s *stage) fill(text string) (string, error) {
+	var failed error
+	out := brace.ReplaceAllStringFunc(text, func(b string) string {
+		value, err := s.placeholder(b[1 : len(b)-1])
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("%s: %w", b, err)
+		}
+		return value
+	})
+	return out, failed
+}
+
+func (s *stage) placeholder(text string) (string, error) {
+	what, of, _ := strings.Cut(text, " of ")
+	number, isCase := strings.CutPrefix(of, "case ")
+	switch {
+	case strings.HasPrefix(text, "bytes "):
+		var b []byte
+		for _, hex := range strings.Fields(text)[1:] {
+			n, err := strconv.ParseUint(hex, 16, 8)
+			if err != nil {
+				return "", err
+			}
+			b = append(b, byte(n))
+		}
+		return string(b), nil
+	case isCase:
+		n, err := strconv.ParseUint(number, 10, 64)
+		if err != nil {
+			return "", err
+		}
+		return s.sign(what, n)
+	case what == "id":
+		who, err := s.contactNamed(of)
+		return who.ID.String(), err
+	}
+	m, err := s.mail(of)
+	if err != nil {
+		return "", err
+	}
+	seen, from := parseEML(m.eml), m.from
+	if len(m.copies) > 0 {
+		seen, from = m.copies[0].eml, m.copies[0].from
+	}
+	switch what {
+	case "gateway id":
+		return m.id, nil
+	case "mail from":
+		return from, nil
+	case "token":
+		return seen.get("X-Case-Ref"), nil
+	case "message-id":
+		return strings.Trim(seen.get("Message-ID"), "<>"), nil
+	case "reply-to", "references", "subject", "from", "to":
+		return seen.get(what), nil
+	}
+	return "", errors.New("no such placeholder")
+}
+
+// sign makes the token of a case, or one that only looks like it.
+func (s *stage) sign(what string, number uint64) (string, error) {
+	var in store.Installation
+	err := s.view(func(r store.Reader) (err error) {
+		in, err = r.Installation()
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	if what == "another installation's token" {
+		in.ID = store.NewID()
+	}
+	token, err := resolver.Sign(in, number, 0)
+	if what == "altered token" && err == nil {
+		other := map[bool]string{true: "b", false: "a"}[token[20] == 'a']
+		token = token[:20] + other + token[21:]
+	}
+	return token, err
+}
+
+// mail is the one with a number, counted from 1 as they were sent.
+func (s *stage) mail(number string) (*sentMail, error) {
+	n, err := strconv.Atoi(number)
+	if err != nil || n < 1 || n > len(s.mails) {
+		return nil, fmt.Errorf("there is no mail %q: %d were sent", number, len(s.mails))
+	}
+	return s.mails[n-1], nil
+}
+
+func (s *stage) contactNamed(name string) (found store.Contact, err error) {
+	var list []store.Contact
+	if err := s.get(&list, "/contacts", nil); err != nil {
+		return found, err
+	}
+	for _, c := range list {
+		if c.Name == name {
+			found = c
+		}
+	}
+	if found.Name == "" {
+		return found, fmt.Errorf("no contact is called %q", name)
+	}
+	return found, nil
+}
+
+// bracketed reads <a@x>, <b@x>.
+func bracketed(text string) (list []string) {
+	for part := range strings.SplitSeq(text, ",") {
+		list = append(list, strings.Trim(part, " <>"))
+	}
+	return list
+}
+
+func (s *stage) givenContact(args, _ []string) error {
+	who := console.NewContact{Name: args[1], Kind: store.Guest, EmailAddresses: bracketed(args[2])}
+	if args[0] != "guest" {
+		who.Kind = store.Registered
+	}
+	if args[3] != "" {
+		var accounts []store.Account
+		if err := s.get(&accounts, "/accounts", nil); err != nil {
+			return err
+		}
+		for _, a := range accounts {
+			if a.Name == args[3] {
+				who.Account = a.ID.String()
+			}
+		}
+	}
+	text, err := s.api.add(context.Background(), "/contacts", who)
+	if err != nil || args[4] == "" {
+		return err
+	}
+	var c store.Contact
+	if err := json.Unmarshal(text, &c); err != nil {
+		return err
+	}
+	c.DoNotEmail = true
+	return s.daemon.store.Update(context.Background(), func(tx store.Tx) error { return tx.PutContact(c) })
+}
+
+func (s *stage) givenAccount(args, _ []string) error {
+	_, err := s.api.add(context.Background(), "/accounts", console.NewAccount{
+		Name: args[1], Kind: store.AccountKind(args[0]), EmailAddresses: bracketed(args[2]),
+	})
+	return err
+}
+
+func (s *stage) givenAgent(args, _ []string) error {
+	who := console.NewAgent{Name: args[0], EmailAddresses: bracketed(args[1])}
+	if args[2] != "" {
+		who.SendAs = bracketed(args[2])
+	}
+	_, err := s.api.add(context.Background(), "/agents", who)
+	return err
+}
+
+func (s *stage) givenOutside(args, _ []string) error {
+	s.people.mu.Lock()
+	defer s.people.mu.Unlock()
+	s.people.known = append(s.people.known, map[string]any{"id": args[2], "name": args[0], "email_addresses": bracketed(args[1])})
+	return nil
+}
+
+func (s *stage) outsideDirectoryIs(args, _ []string) error {
+	s.people.mu.Lock()
+	defer s.people.mu.Unlock()
+	s.people.out = args[0] == "out"
+	return nil
+}
+
+func (s *stage) timePasses(args, _ []string) error {
+	n, err := strconv.Atoi(args[0])
+	unit := map[string]time.Duration{"second": time.Second, "minute": time.Minute, "hour": time.Hour, "day": 24 * time.Hour}[args[1]]
+	s.clock.ahead.Add(int64(time.Duration(n) * unit))
+	s.daemon.relay.Wake()
+	return err
+}
+
+func (s *stage) changesCase(args, _ []string) error {
+	return s.casegate("case", strings.TrimSuffix(args[0], "s"), args[1])
+}
+
+func (s *stage) mergesCase(args, _ []string) error {
+	return s.casegate("case", "merge", args[0], "--into", args[1])
+}
+
+func (s *stage) setsCustomer(args, _ []string) error {
+	who, err := s.contactNamed(args[0])
+	if err != nil {
+		return err
+	}
+	return s.casegate("case", "set-customer", args[1], "--contact", who.ID.String())
+}
+
+func (s *stage) linksByHand(args, _ []string) error {
+	who, err := s.contactNamed(args[1])
+	if err != nil {
+		return err
+	}
+	return s.casegate("case", "link", args[2], "--address", args[0], "--contact", who.ID.String())
+}
+
+// addressMoves: from now on the address is another contact's.
+func (s *stage) addressMoves(args, _ []string) error {
+	from, err := s.contactNamed(args[1])
+	if err != nil {
+		return err
+	}
+	to, err := s.contactNamed(args[2])
+	if err != nil {
+		return err
+	}
+	now := s.clock.now().UTC()
+	for i, e := range from.EmailAddresses {
+		if store.Key(e.Address) == store.Key(args[0]) && e.To.IsZero() {
+			from.EmailAddresses[i].To = now
+		}
+	}
+	to.EmailAddresses = append(to.EmailAddresses, store.EmailAddress{Address: args[0], From: now})
+	return s.daemon.store.Update(context.Background(), func(tx store.Tx) error {
+		return errors.Join(tx.PutContact(from), tx.PutContact(to))
+	})
+}
+
+// writes hands a mail over by SMTP or LMTP. Whoever is "the desk" uses the
+// smarthost, everyone else the inbound listener, unless the scene says by which.
+func (s *stage) writes(args, block []string) error {
+	m := &sentMail{listener: args[1], eml: []byte(strings.Join(block, "\r\n") + "\r\n")}
+	if m.listener == "" {
+		m.listener = "inbound"
+		if args[0] == "the desk" {
+			m.listener = "smarthost"
+		}
+	}
+	given := parseEML(m.eml)
+	if m.from = strings.Trim(args[2], "<>"); args[2] == "" {
+		if list := message.ParseList(given.get("From")); len(list) > 0 {
+			m.from = list[0].Address
+		}
+	}
+	if args[3] != "" {
+		m.to = bracketed(args[3])
+	} else {
+		m.to = s.addressees(given, s.listenerCalled(m.listener).Role)
+	}
+	return s.send(m)
+}
+
+// addressees are those of the header; of mail that comes in, ours.
+func (s *stage) addressees(m eml, role string) (to []string) {
+	for _, name := range []string{"To", "Cc", "Bcc"} {
+		for _, box := range message.ParseList(m.get(name)) {
+			if _, own := s.settings.Own(box.Address); (own || role == "outbound") && !slices.Contains(to, box.Address) {
+				to = append(to, box.Address)
+			}
+		}
+	}
+	return to
+}
+
+func (s *stage) comesAgain(args, _ []string) error {
+	first, err := s.mail(args[0])
+	if err != nil {
+		return err
+	}
+	again := &sentMail{listener: first.listener, from: first.from, to: first.to, eml: first.eml}
+	if args[1] != "" {
+		again.listener = args[1]
+	}
+	if args[2] != "" {
+		again.from = strings.Trim(args[2], "<>")
+	}
+	if args[3] != "" {
+		again.to = bracketed(args[3])
+	}
+	return s.send(again)
+}
+
+func (s *stage) listenerCalled(name string) (l Listener) {
+	for _, l = range s.cfg.Listeners {
+		if l.Name == name {
+			return l
+		}
+	}
+	return Listener{}
+}
+
+// acceptedAs is the id that a reply names.
+var acceptedAs = regexp.MustCompile(`accepted ([0-9a-f-]{36})`)
+
+func (s *stage) send(m *sentMail) error {
+	if err := s.turn(); err != nil {
+		return err
+	}
+	s.mails = append(s.mails, m)
+	if err := s.converse(m); err != nil {
+		return fmt.Errorf("handing the mail over: %w", err)
+	}
+	if id := acceptedAs.FindStringSubmatch(m.answer()); id != nil {
+		m.id = id[1]
+		m.repeats = slices.ContainsFunc(s.mails[:len(s.mails)-1], func(before *sentMail) bool { return before.id == m.id })
+	}
+	return s.settle()
+}
+
+// converse speaks SMTP, or LMTP, one command at a time.
+func (s *stage) converse(m *sentMail) error {
+	at := slices.IndexFunc(s.cfg.Listeners, func(l Listener) bool { return l.Name == m.listener })
+	if at < 0 {
+		return fmt.Errorf("no listener is called %q", m.listener)
+	}
+	c, err := textproto.Dial("tcp", s.daemon.listeners[at].Addr().String())
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if _, _, err := c.ReadResponse(220); err != nil {
+		return err
+	}
+	lmtp := s.cfg.Listeners[at].Protocol == "lmtp"
+	hello := map[bool]string{true: "LHLO", false: "EHLO"}[lmtp]
+	if _, err := ask(c, hello+" mail.client.example"); err != nil {
+		return err
+	}
+	reply, err := ask(c, "MAIL FROM:<"+m.from+">")
+	if m.answers = append(m.answers, reply); err != nil || reply[0] != '2' {
+		return err
+	}
+	taken := 0
+	for _, to := range m.to {
+		reply, err := ask(c, "RCPT TO:<"+to+">")
+		if err != nil {
+			return err
+		}
+		if m.answers = append(m.answers, reply); reply[0] == '2' {
+			taken++
+		}
+	}
+	if taken == 0 {
+		return nil
+	}
+	if reply, err = ask(c, "DATA"); err != nil || reply[0] != '3' {
+		m.answers = append(m.answers, reply)
+		return err
+	}
+	if err := writeDotted(c, m.eml); err != nil {
+		return err
+	}
+	if !lmtp {
+		taken = 1
+	}
+	for range taken {
+		reply, err := answerOf(c)
+		if err != nil {
+			return err
+		}
+		m.answers = append(m.answers, reply)
+	}
+	_, err = ask(c, "QUIT")
+	return err
+}
+
+func writeDotted(c *textproto.Conn, eml []byte) error {
+	text := strings.ReplaceAll("\n"+string(eml), "\n.", "\n..")[1:]
+	if _, err := c.W.WriteString(text + ".\r\n"); err != nil {
+		return err
+	}
+	return c.W.Flush()
+}
+
+func ask(c *textproto.Conn, command string) (string, error) {
+	if err := c.PrintfLine("%s", command); err != nil {
+		return "", err
+	}
+	return answerOf(c)
+}
+
+// answerOf reads a reply, good or bad.
+func answerOf(c *textproto.Conn) (string, error) {
+	code, text, err := c.ReadResponse(0)
+	var bad *textproto.Error
+	if errors.As(err, &bad) {
+		err = nil
+	}
+	return fmt.Sprintf("%d %s", code, text), err
+}
+
+// queryOf is a query with one value.
+func queryOf(name, value string) url.Values { return url.Values{name: {value}} }
