@@ -190,7 +190,7 @@ func (a arrival) message(d resolver.InboundDecision) store.Message {
 		Direction: d.Direction, Exception: d.Exception, Subject: about.Subject,
 		Class: string(d.Class), Identity: string(d.Identity), Flags: d.Flags,
 		ThreadIndex: threadIndexOf(a.header), CorrelationMethod: d.Method,
-		Internal: d.Internal, Related: d.Related, Parties: d.Parties, Links: d.Links, Decision: d.Decision,
+		Internal: d.Internal, AlsoOn: d.AlsoOn, Related: d.Related, Parties: d.Parties, Links: d.Links, Decision: d.Decision,
 		Envelope: envelopeRecord(a.env, a.mail), Mailboxes: d.Mailboxes,
 		ReceivedAt: a.mail.Received, ContentHash: a.mail.ContentHash, SubmitHash: a.mail.SubmitHash,
 	}

@@ -21,10 +21,11 @@ func Ask(m Mail, s Settings) store.Query {
 
 func ask(m Mail, s Settings) store.Query {
 	q := store.Query{At: m.Received, Tallies: tallies(m, s)}
+	reports := m.Header != nil && m.Reports()
 	for _, c := range signed(m, s) {
 		if tok, ok := readToken(c.token); ok {
 			q.Cases = append(q.Cases, tok.Case)
-			if m.Notification != nil && tok.Ordinal > 0 {
+			if reports && tok.Ordinal > 0 {
 				q.Ordinals = append(q.Ordinals, store.CaseOrdinal{Case: tok.Case, Ordinal: tok.Ordinal})
 			}
 		}

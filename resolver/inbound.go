@@ -36,8 +36,9 @@ type InboundDecision struct {
 	Class      Class
 	Identity   Identity
 	Method     string
-	Ordinal    uint32 // of this activity on the case
-	Answers    uint32 // ordinal of the activity that its token names
+	Ordinal    uint32   // of this activity on the case
+	Answers    uint32   // ordinal of the activity that its token names
+	AlsoOn     []uint64 // further cases that show it
 	Related    []uint64
 	Flags      []string
 	Mailboxes  []string

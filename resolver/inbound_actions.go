@@ -56,7 +56,7 @@ func (in *inbound) join() {
 	c := in.tracking.found.Case
 	c.Ordinal++
 	c.UpdatedAt = in.mail.Received
-	in.d.Case, in.d.Customer = c, in.tracking.found.Customer
+	in.d.Case, in.d.Customer, in.d.AlsoOn = c, in.tracking.found.Customer, in.tracking.alsoOn
 	in.d.Ordinal, in.d.Answers = c.Ordinal, in.tracking.named.Ordinal
 }
 

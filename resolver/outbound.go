@@ -117,7 +117,7 @@ func Outbound(sub Submission, f store.Facts, s Settings) OutboundDecision {
 	o := &outbound{sub: sub, facts: f, settings: s}
 	o.d.Class, o.d.Method = Human, byNothing
 	switch {
-	case !o.follow(o.readable, o.repeated, o.maySend):
+	case !o.follow(o.repeated, o.readable, o.maySend):
 		o.finish()
 	case o.part != nil:
 		o.follow(o.join, o.directory, o.given, o.unserved, o.ownAddresses, o.duplicates,

@@ -55,6 +55,9 @@ func (in *inbound) senderParty(a Address) store.Party {
 	switch {
 	case in.from(Own):
 		return (&partyList{facts: in.facts, settings: in.settings}).recipient(store.RoleSender, a)
+	case !in.sender.single:
+		_, row.Candidates, _ = resolve(holders)
+		row.Why = "From is not one plain address, so it is no identity"
 	case guest != nil && guest.HeldAt(a.Key(), guest.CreatedAt):
 		row.Party, row.Why = contactRef(*guest), "a new guest with this address"
 	case in.sender.single && in.sender.vouched():

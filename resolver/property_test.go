@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/store"
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 )
 
@@ -88,32 +89,30 @@ func anyMail(t *rapid.T) Mail {
 	if len(m.From) == 1 {
 		m.Author = &m.From[0]
 	}
-	for name, values := range map[string][]string{
-		"X-Case-Ref": {token()}, "X-Case-Number": {"1042"}, "X-Case-Customer": {"guest", id(1).String(), id(80).String(), "?"},
-		"Auto-Submitted": {"no", "auto-replied", "auto-generated"}, "List-Id": {"l"}, "Precedence": {"bulk"},
-		"Content-Type": {"multipart/report; report-type=delivery-status", "multipart/report; report-type=feedback-report", "text/plain"},
+	for _, field := range [][]string{
+		{"X-Case-Ref", token()}, {"X-Case-Number", "1042"}, {"X-Case-Customer", "guest", id(1).String(), id(80).String(), "?"},
+		{"Auto-Submitted", "no", "auto-replied", "auto-generated"}, {"List-Id", "l"}, {"Precedence", "bulk"},
+		{"Content-Type", "multipart/report; report-type=delivery-status", "multipart/report; report-type=feedback-report", "text/plain"},
 	} {
-		if rapid.IntRange(0, 3).Draw(t, name) == 0 {
-			h[name] = []string{rapid.SampledFrom(values).Draw(t, "value")}
+		if rapid.IntRange(0, 3).Draw(t, field[0]) == 0 {
+			h[field[0]] = []string{rapid.SampledFrom(field[1:]).Draw(t, "value")}
 		}
 	}
-	switch rapid.IntRange(0, 4).Draw(t, "evidence") {
+	switch rapid.IntRange(0, 3).Draw(t, "evidence") {
 	case 0:
 		m.InReplyTo = []string{MessageID(token(), "x")}
 	case 1:
 		m.References = []string{PseudoReference(token(), "x"), "seen@x.example"}
 	case 2:
 		m.InReplyTo = []string{"seen@x.example"}
-	case 3:
+	}
+	m.TrustedForm, m.ControlHeaders = rapid.Bool().Draw(t, "form"), rapid.Bool().Draw(t, "control")
+	m.Unparsable = rapid.SampledFrom([]string{"", "", "", "", "", "", "too long"}).Draw(t, "unparsable")
+	m.DirectoryOut = rapid.SampledFrom([]string{"", "", "", "", "", "", "no answer"}).Draw(t, "directory")
+	if m.Reports() {
 		m.Notification = &Notification{
 			Recipients: []ReportedRecipient{{Address: "ben@x.example", Action: "failed"}, {Address: "a@x.example", Action: "delayed"}},
 			Returned:   &Returned{CaseRefs: []string{token()}},
-		}
-	}
-	m.TrustedForm, m.ControlHeaders = rapid.Bool().Draw(t, "form"), rapid.Bool().Draw(t, "control")
-	for text, into := range map[string]*string{"too long": &m.Unparsable, "no answer": &m.DirectoryOut} {
-		if rapid.IntRange(0, 7).Draw(t, text) == 0 {
-			*into = text
 		}
 	}
 	return m
@@ -135,6 +134,7 @@ func TestInboundProperties(t *testing.T) {
 			inner := anyMail(t)
 			inner.MessageID = "inner@x.example"
 			m.Embedded = &inner
+			clear(w.answered) // a report that is forwarded proves nothing, and nobody asks
 		}
 		s := newTown(store.Contact{}).settings
 		s.Strict, s.OrphanCase, s.SubjectTag, s.Ack = rapid.Bool().Draw(t, "strict"), rapid.Bool().Draw(t, "orphans"), rapid.Bool().Draw(t, "tag"), true
@@ -143,12 +143,13 @@ func TestInboundProperties(t *testing.T) {
 		if again := Inbound(m, f, s); !reflect.DeepEqual(d, again) {
 			t.Fatalf("the same input was decided differently:\n%+v\n%+v", d, again)
 		}
-		if whole := Inbound(m, w.everything(), s); !reflect.DeepEqual(d, whole) {
-			t.Fatalf("Ask does not ask for all that counts:\n%+v\n%+v", d, whole)
+		if diff := cmp.Diff(d, Inbound(m, w.everything(), s)); diff != "" {
+			t.Fatalf("Ask does not ask for all that counts: %s", diff)
 		}
 		about := m
 		if d.Embedded {
 			about = *m.Embedded
+			about.Recipients = m.Recipients
 		}
 		customerStays(t, d, w)
 		fewParties(t, d, about, s)
@@ -196,7 +197,7 @@ func fewParties(t *rapid.T, d InboundDecision, m Mail, s Settings) {
 	}
 	for _, p := range d.Parties {
 		as := seenParty{p.Role == store.RoleSender, store.Key(p.AddressUsed)}
-		if d.Row != "I11" && !distinct[as] && !slices.ContainsFunc(m.Recipients, func(r string) bool { return store.Key(r) == as.key }) {
+		if !distinct[as] {
 			t.Fatalf("party %+v stands nowhere in the mail, or twice", p)
 		}
 		delete(distinct, as)

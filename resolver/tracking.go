@@ -50,7 +50,8 @@ type tracking struct {
 	outcome    Outcome
 	method     string
 	found      store.CaseFacts
-	named      Token // by T1: the case and activity that the token names
+	named      Token    // by T1: the case and activity that the token names
+	alsoOn     []uint64 // further cases whose token is an envelope recipient too
 	related    []uint64
 	thirdParty bool
 }
@@ -206,7 +207,11 @@ func trackSigned(cs []candidate, f store.Facts, t *trace) (tr tracking, bad bool
 			bad = true
 		case tr.outcome != T1:
 			tr = tracking{outcome: T1, method: c.method, found: found, named: tok}
-		case tr.found.Case.Number != found.Case.Number:
+		case tr.found.Case.Number == found.Case.Number:
+		case tr.method == byEnvelope && c.method == byEnvelope:
+			t.note("it is addressed to case %d too, and shown there", found.Case.Number)
+			tr.alsoOn = appendNew(tr.alsoOn, found.Case.Number)
+		default:
 			t.note("conflict: the token in %s names case %d; the first evidence wins", carrierWords(c.method), found.Case.Number)
 			tr.related = appendNew(tr.related, found.Case.Number)
 		}

@@ -143,6 +143,7 @@ type Message struct {
 	References []string  `json:"references,omitempty"` // ids it names: In-Reply-To, then References
 	Direction  Direction `json:"direction"`
 	Case       uint64    `json:"case,omitempty"`
+	AlsoOn     []uint64  `json:"also_on,omitempty"`       // further cases whose timeline shows it
 	Related    []uint64  `json:"related_cases,omitempty"` // noted, not joined (T3)
 	Ordinal    uint32    `json:"ordinal,omitempty"`       // within the case, as tokens carry it
 	Exception  string    `json:"exception,omitempty"`     // the reason, when on the exceptions list

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"github.com/spf13/cobra"
 
 	"github.com/casegate/casegate/gateway/console"
 	"github.com/casegate/casegate/store"
@@ -355,5 +357,116 @@ func TestClean(t *testing.T) {
 	}
 	if got := clip("äöüß", 3); got != "äö…" {
 		t.Error(got)
+	}
+}
+
+// runs runs one command as the program would, and returns its exit code.
+func runs(t *testing.T, p *program, c *cobra.Command, args ...string) int {
+	t.Helper()
+	c.SetArgs(args)
+	c.SilenceErrors, c.SilenceUsage = true, true
+	return p.fail(c.ExecuteContext(t.Context()))
+}
+
+// TestWhoActs: the audit row of an act names the user of the system.
+func TestWhoActs(t *testing.T) {
+	p, out, stderr := testProgram(t)
+	if err := seed("data"); err != nil {
+		t.Fatal(err)
+	}
+	if code := runs(t, p, p.caseResolve(), "1"); code != 0 || out.String() != "case 1 is Resolved, was Active\n" {
+		t.Fatalf("%d %s %s", code, out, stderr)
+	}
+	out.Reset()
+	want := osUser()
+	if want == "" {
+		want = "cli"
+	}
+	if code := p.run(t.Context(), []string{"case", "show", "1"}); code != 0 || !strings.Contains(out.String(), "Case changed: case 1 is Resolved, was Active, by "+want+"\n") {
+		t.Errorf("%d %s", code, out)
+	}
+}
+
+// TestImportBatches: a long file is taken in several requests, and what stops
+// it says from where on.
+func TestImportBatches(t *testing.T) {
+	p, out, stderr := testProgram(t)
+	var file strings.Builder
+	file.WriteString("name,email\n")
+	for n := range 450 {
+		fmt.Fprintf(&file, "Person %d,p%d@x.example\n", n, n)
+	}
+	if err := os.WriteFile("people.csv", []byte(file.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := runs(t, p, p.contactImport(), "people.csv"); code != 0 || out.String() != "450 added, 0 updated, 0 the same, 0 refused\n" || stderr.Len() > 0 {
+		t.Fatalf("%d %s %s", code, out, stderr)
+	}
+	out.Reset()
+	if code := runs(t, p, p.contactImport(), "people.csv", "--json"); code != 0 || strings.Count(out.String(), `"same"`) != 450 || !json.Valid(out.Bytes()) {
+		t.Errorf("%d %s %s", code, out, stderr)
+	}
+	if err := os.WriteFile("people.csv", []byte(file.String()+"\"never closed,"+strings.Repeat("a@x.example,", 20_000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code := runs(t, p, p.contactImport(), "people.csv"); code != 1 || stderr.String() != "error: nothing from line 402 on was taken: a row is longer than 65536 bytes\nhint: look for a quote that is not closed\n" {
+		t.Errorf("%d %s", code, stderr)
+	}
+}
+
+// TestImportStops: a store that is full stops an import at a row.
+func TestImportStops(t *testing.T) {
+	p, out, stderr := testProgram(t)
+	asked := 0
+	full := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if asked++; asked > 1 {
+			w.WriteHeader(http.StatusInsufficientStorage)
+			io.WriteString(w, `{"detail":"storage is full","hint":"make room"}`)
+			return
+		}
+		io.WriteString(w, `[{"line":2,"action":"add","name":"A"}]`)
+	})
+	if err := os.WriteFile("people.csv", []byte("name,email\n"+strings.Repeat("A,a@x.example\n", 300)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open("people.csv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	im := &contactImport{p: p, api: &client{http: &http.Client{Transport: inProcess{full}}}, counts: map[console.ImportAction]int{}}
+	if code := p.fail(im.run(t.Context(), f, console.ReadCSV)); code != 1 || stderr.String() != "error: nothing from line 202 on was taken: storage is full\nhint: make room\n" || out.Len() > 0 {
+		t.Errorf("%d %s %s", code, out, stderr)
+	}
+}
+
+// TestProgress: the bar stands on a terminal only, and is taken away.
+func TestProgress(t *testing.T) {
+	var out bytes.Buffer
+	b := &progress{w: &out, size: 10, width: 40}
+	r := b.reading(strings.NewReader("0123456789"))
+	io.CopyN(io.Discard, r, 5)
+	b.show(7)
+	io.Copy(io.Discard, r)
+	b.show(14)
+	b.end()
+	b.end()
+	if out.String() != "\r[############............]  50%  7 rows\r[#######################] 100%  14 rows\r\x1b[K" {
+		t.Errorf("%q", out.String())
+	}
+	out.Reset()
+	none := newProgress(&out, 10)
+	none.show(1)
+	none.end()
+	if file, err := os.Create(filepath.Join(t.TempDir(), "log")); err != nil || newProgress(file, 10).w != nil || out.Len() > 0 {
+		t.Errorf("%v %q", err, out.String())
+	}
+	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("no terminal to try it on: ", err)
+	}
+	defer pty.Close()
+	if b := newProgress(pty, 10); b.w == nil || b.width != 80 {
+		t.Errorf("%+v", b)
 	}
 }

@@ -96,6 +96,7 @@ func relayOptions(cfg *Config, log *slog.Logger) relay.Options {
 func pipelineOptions(cfg *Config, st store.Store, r *relay.Relay, log *slog.Logger) gateway.Options {
 	return gateway.Options{
 		Store: st, Settings: settings(cfg), Queued: r.Wake, Now: time.Now, Logger: log,
+		Ack: gateway.Acknowledgement(cfg.Acknowledgement),
 		Route: func(role gateway.Role, sender, recipient string) bool {
 			route, ok := r.Route(string(role), sender, recipient)
 			return ok && route.NextHop != relay.None

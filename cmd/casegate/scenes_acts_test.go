@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/casegate/casegate/gateway"
 	"github.com/casegate/casegate/gateway/console"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
@@ -42,11 +43,15 @@ func acts() []sentence {
 		words(`mail (\d+) comes again(?: by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).comesAgain),
 		words(`the desk (resolves|reopens|cancels) case (\d+)`, (*stage).changesCase),
 		words(`the desk merges case (\d+) into case (\d+)`, (*stage).mergesCase),
+		words(`the desk tries to merge case (\d+) into case (\d+)`, func(s *stage, args, _ []string) error {
+			s.told = s.mergesCase(args, nil)
+			return nil
+		}),
 		words(`the desk makes (.+) the customer of case (\d+)`, (*stage).setsCustomer),
 		words(`the desk links (\S+@\S+) to (.+) in case (\d+)`, (*stage).linksByHand),
 		words(`the operator rotates the signing key`, func(s *stage, _, _ []string) error { return s.casegate("key", "rotate") }),
 		words(`(\S+@\S+) moves from (.+) to (.+)`, (*stage).addressMoves),
-		words(`(.+?) (?:writes|answers|forwards|sends|submits)(?: by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).writes),
+		words(`(.+?) (?:writes?|answers?|forwards?|sends?|submits?)(?: by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).writes),
 	}
 }
 
@@ -245,9 +250,26 @@ func (s *stage) givenOutside(args, _ []string) error {
 
 func (s *stage) outsideDirectoryIs(args, _ []string) error {
 	s.people.mu.Lock()
-	defer s.people.mu.Unlock()
 	s.people.out = args[0] == "out"
+	s.people.mu.Unlock()
+	if args[0] == "back" {
+		s.resolveOften()
+	}
 	return nil
+}
+
+// resolveOften runs the job that looks at what waits for the directory, as
+// serve runs it but with no half minute between.
+func (s *stage) resolveOften() {
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan bool)
+	go func() {
+		defer close(done)
+		gateway.ResolvePending(ctx, s.daemon.options, func(listener string) gateway.Intake {
+			return rulebook(s.cfg).Intakes[listener]
+		}, 10*time.Millisecond)
+	}()
+	s.t.Cleanup(func() { stop(); <-done })
 }
 
 func (s *stage) timePasses(args, _ []string) error {

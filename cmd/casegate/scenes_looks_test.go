@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
 	"regexp"
@@ -29,6 +30,14 @@ func looks() []sentence {
 			return s.getsNothing([]string{"world"}, nil)
 		}),
 		words(`nobody is ever mailed at (\S+)`, (*stage).neverMailed),
+		words(`the mail for (\S+) went out (once|\d+ times)`, (*stage).wentOut),
+		words(`it is told "(.+)"`, func(s *stage, args, _ []string) error {
+			if s.told == nil {
+				return wrongf("nobody objected")
+			}
+			return differs("what was said", s.told.Error(), args[0])
+		}),
+		words(`before long (.+)`, (*stage).beforeLong),
 		words(`case (\d+) has (.+)`, (*stage).caseHas),
 		words(`there (?:is|are) (no|\d+) (case|mail|contact|exception|account)s?`, (*stage).thereAre),
 		words(`(?:the )?contacts with (\S+) are (.+)`, (*stage).contactsWith),
@@ -41,7 +50,7 @@ func looks() []sentence {
 		words(`the explanation(?: of mail (\d+))? does not say "(.+)"`, (*stage).saysNot),
 		words(`a dry run of mail (\d+) as (inbound|outbound) says "(.+)"`, (*stage).dryRunSays),
 		words(`the log of case (\d+) is`, (*stage).logIs),
-		words(`the EML(?: of mail (\d+))? as (received|sent) does not show (.+)`, (*stage).emlHides),
+		words(`the EML(?: of mail (\d+))? as (received|sent) (shows|does not show) (.+)`, (*stage).emlShows),
 		words(`the outbox of case (\d+) is`, (*stage).outboxIs),
 		words(`the messages of case (\d+) are`, (*stage).timelineIs),
 	}
@@ -154,7 +163,7 @@ func (s *stage) compare(m arrived, block []string) error {
 				return fmt.Errorf("there is %q", got)
 			}
 		case word == "nowhere":
-			if bytes.Contains(bytes.ToLower(m.wire), bytes.ToLower([]byte(rest))) || strings.Contains(strings.Join(m.to, " ")+m.from, rest) {
+			if bytes.Contains(bytes.ToLower(m.wire), bytes.ToLower([]byte(rest))) || strings.Contains(m.from, rest) {
 				return fmt.Errorf("%s shows", rest)
 			}
 		case strings.HasPrefix(line, "MAIL FROM "):
@@ -228,6 +237,31 @@ func (s *stage) neverMailed(args, _ []string) error {
 		}
 	}
 	return nil
+}
+
+// wentOut counts the copies that left for an address.
+func (s *stage) wentOut(args, _ []string) error {
+	n, want := 0, 1
+	fmt.Sscanf(args[1], "%d times", &want)
+	for _, m := range s.mailed {
+		if slices.Contains(m.to, args[0]) {
+			n++
+		}
+	}
+	if n != want {
+		return wrongf("it went out %d times", n)
+	}
+	return nil
+}
+
+// beforeLong looks again until it is so, for what is decided later.
+func (s *stage) beforeLong(args, block []string) error {
+	for late := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		err := s.play(step{text: args[0], block: block})
+		if err == nil || time.Now().After(late) {
+			return errors.Join(err, s.settle())
+		}
+	}
 }
 
 // sceneCase and sceneMessage add what the contract's records have beyond those
@@ -544,7 +578,7 @@ func (s *stage) dryRunSays(args, _ []string) error {
 	return nil
 }
 
-func (s *stage) emlHides(args, _ []string) error {
+func (s *stage) emlShows(args, _ []string) error {
 	m, err := s.last(args[0])
 	if err != nil {
 		return err
@@ -553,7 +587,7 @@ func (s *stage) emlHides(args, _ []string) error {
 	if err != nil {
 		return err
 	}
-	if bytes.Contains(got, []byte(args[2])) {
+	if bytes.Contains(got, []byte(args[3])) != (args[2] == "shows") {
 		return wrongf("it is\n%s", got)
 	}
 	return nil

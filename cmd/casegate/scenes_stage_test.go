@@ -23,8 +23,10 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/bolt"
 )
 
 // stage is where one scene is played.
@@ -43,6 +45,7 @@ type stage struct {
 	atDesk, inWorld []arrived // came since the last When, and not told yet
 	mails           []*sentMail
 	mailed          []arrived // all that ever left
+	told            error     // what a person was told who tried something
 }
 
 // sentMail is a mail that somebody handed to the gateway.
@@ -115,7 +118,10 @@ func (s *stage) configFile() string { return filepath.Join(s.dir, "casegate.yaml
 func (s *stage) open() {
 	s.t.Helper()
 	log := slog.New(slog.NewTextHandler(&s.log, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	st, err := openStore(s.cfg, log)
+	if err := os.Mkdir(s.cfg.DataDir, 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	st, err := bolt.Open(s.cfg.store(), bolt.Options{Transform: message.Apply, Logger: log, Now: s.clock.now})
 	if err != nil {
 		s.t.Fatal(err)
 	}

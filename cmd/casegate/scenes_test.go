@@ -184,7 +184,7 @@ func TestScenesAreComplete(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entry := regexp.MustCompile(`^  (I\d+|O\d+|S\d+) +(\S+\.txt) {1,}(\S.*)$`)
+	entry := regexp.MustCompile(`^  ([IOS]\d+|§\d) +(\S+\.txt) +\S`)
 	listed, files := map[string]int{}, map[string]bool{"README.txt": true}
 	for i, line := range strings.Split(string(text), "\n") {
 		m := entry.FindStringSubmatch(line)
@@ -198,8 +198,12 @@ func TestScenesAreComplete(t *testing.T) {
 			t.Errorf("README.txt:%d: %s has no scene: %v", i+1, m[1], err)
 			continue
 		}
-		if first, _, _ := bytes.Cut(scene, []byte("\n")); m[1][0] != 'S' && !bytes.HasPrefix(first, []byte("Rule: "+m[1]+" ")) {
-			t.Errorf("%s is listed for %s, but begins with %q", m[2], m[1], first)
+		rule := m[1]
+		if rule[0] == 'S' {
+			rule = "§9"
+		}
+		if first, _, _ := bytes.Cut(scene, []byte("\n")); !bytes.HasPrefix(first, []byte("Rule: "+rule+" ")) {
+			t.Errorf("%s is listed for %s, but begins with %q", m[2], rule, first)
 		}
 	}
 	for prefix, last := range map[string][2]int{"I": {1, 27}, "O": {0, 13}, "S": {1, 26}} {

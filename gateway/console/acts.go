@@ -73,7 +73,7 @@ func actsWith[T any](a *api, do func(*deed, T) error) func(context.Context, *Cas
 // act does one thing to a case and leaves its audit row, in one transaction.
 // What was so already leaves none.
 func (a *api) act(ctx context.Context, number uint64, do func(*deed) error) (*one[CaseAct], error) {
-	at := a.now()
+	at := a.Now().UTC()
 	var out one[CaseAct]
 	err := a.Store.Update(ctx, func(tx store.Tx) error {
 		c, err := findCase(tx, number)

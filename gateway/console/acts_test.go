@@ -17,7 +17,7 @@ import (
 )
 
 // later is the time of the desk's handlers.
-var later = monday.AddDate(0, 0, 2)
+var later = monday.Add(48*time.Hour + 1234567)
 
 // more adds cases 2 and 3: Ben's and Ana's.
 func (d *desk) more(t *testing.T) {

@@ -214,3 +214,23 @@ func TestUnresolved(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestLinkTouchesNoOther: a row that the rules resolved stays as it is beside
+// an unresolved one of the same address, and taking one address back leaves the
+// others.
+func TestLinkTouchesNoOther(t *testing.T) {
+	d := newDesk(t)
+	m := d.firstMail()
+	m.ID, m.MessageID, m.Archived = id(14), "d@x.example", store.Archived{}
+	m.Parties = append(m.Parties, store.Party{Role: store.RoleTo, AddressUsed: "ana@x.example", Why: "shared"})
+	d.update(t, func(tx store.Tx) error { return tx.PutMessage(m) })
+	d.play(t,
+		step{"/cases/1/link", link("ana@x.example", d.ben, ""), "ana@x.example linked by hand to Ben (registered) " + d.ben.String() + " in case 1: 1 message, and later mail"},
+		step{"/cases/1/link", link("both@x.example", d.ben, `,"force":true`), "both@x.example linked by hand to Ben (registered) " + d.ben.String() + " in case 1: 2 messages, and later mail"},
+		step{"/cases/1/unlink", `{"address":"both@x.example"}`, "both@x.example no longer linked by hand in case 1: 2 messages"},
+	)
+	d.saysRows(t, "ana@x.example", "0 Ana false 0: the customer's address", "1 Ana false 0: O3", "2 Ana false 0: the customer's address", "2 Ben true 0: linked by hand in this case by kim")
+	if links := d.numbered(t, 1).HandLinks; len(links) != 1 || links[0].Address != "ana@x.example" {
+		t.Errorf("%+v", links)
+	}
+}

@@ -122,7 +122,7 @@ func importRow(tx store.Tx, row ImportRow, at time.Time) (ImportResult, error) {
 	}
 	var c store.Contact
 	if found == nil {
-		c = store.Contact{ID: store.NewID(), Kind: cmp.Or(wanted.Kind, store.Registered), CreatedAt: at}
+		c = store.Contact{ID: store.NewID(), Kind: cmp.Or(wanted.Kind, store.Registered), Name: wanted.Name, CreatedAt: at}
 	} else {
 		c = *found
 		c.EmailAddresses = slices.Clone(c.EmailAddresses)

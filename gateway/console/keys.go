@@ -47,7 +47,7 @@ func (a *api) listKeys(ctx context.Context, _ *struct{}) (*one[[]Key], error) {
 const keySize = 32
 
 func (a *api) rotateKey(ctx context.Context, _ *struct{}) (*one[[]Key], error) {
-	key := store.SigningKey{Secret: make([]byte, keySize), CreatedAt: a.now()}
+	key := store.SigningKey{Secret: make([]byte, keySize), CreatedAt: a.Now().UTC()}
 	rand.Read(key.Secret)
 	var out one[[]Key]
 	err := a.Store.Update(ctx, func(tx store.Tx) error {
@@ -88,5 +88,5 @@ func freeKey(keys []store.SigningKey) (byte, bool) {
 
 // audit leaves a row in the installation's own log.
 func (a *api) audit(ctx context.Context, tx store.Tx, text string) error {
-	return tx.Record(store.LogEntry{ID: store.NewID(), At: a.now(), By: by(ctx), SourceType: installationChanged, Text: text})
+	return tx.Record(store.LogEntry{ID: store.NewID(), At: a.Now().UTC(), By: by(ctx), SourceType: installationChanged, Text: text})
 }

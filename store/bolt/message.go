@@ -45,7 +45,7 @@ func (w *writer) indexMessage(m *store.Message) error {
 	if m.Case == 0 {
 		return nil
 	}
-	if err := w.mark(timeline, timelineKey(m)); err != nil {
+	if err := w.swap(timeline, nil, timelineRows(m)); err != nil {
 		return err
 	}
 	if err := w.swap(ordinals, nil, ordinalRow(m)); err != nil {
@@ -67,6 +67,9 @@ func (w *writer) reindexMessage(old, m *store.Message) error {
 	if err := w.swap(exceptions, exceptionRow(old), exceptionRow(m)); err != nil {
 		return err
 	}
+	if err := w.swap(timeline, timelineRows(old), timelineRows(m)); err != nil {
+		return err
+	}
 	if err := w.swap(ordinals, ordinalRow(old), ordinalRow(m)); err != nil {
 		return err
 	}
@@ -79,16 +82,15 @@ func (w *writer) reindexMessage(old, m *store.Message) error {
 		}
 	}
 	if old.Case != 0 {
-		if err := w.forget(old, m.Case == old.Case); err != nil {
+		if err := w.forget(old); err != nil {
 			return err
 		}
 	}
 	return w.indexMessage(m)
 }
 
-// forget takes a message out of its case's shared rows; stays is false if it
-// leaves the timeline too.
-func (w *writer) forget(old *store.Message, stays bool) error {
+// forget takes a message out of its case's shared rows.
+func (w *writer) forget(old *store.Message) error {
 	shared := map[string]bool{}
 	for _, key := range referenceKeys(old) {
 		shared[string(key)] = true
@@ -102,11 +104,6 @@ func (w *writer) forget(old *store.Message, stays bool) error {
 			return err
 		}
 	}
-	if !stays {
-		if err := w.drop(timeline, timelineKey(old)); err != nil {
-			return err
-		}
-	}
 	var ids []store.ID
 	for k := range w.rows(timeline, number(old.Case), nil) {
 		ids = append(ids, store.ID(k[8:]))
@@ -115,6 +112,9 @@ func (w *writer) forget(old *store.Message, stays bool) error {
 		m, err := w.Message(id)
 		if err != nil {
 			return err
+		}
+		if m.Case != old.Case {
+			continue // it is only shown there
 		}
 		if err := w.indexReferences(&m, shared); err != nil {
 			return err
@@ -161,11 +161,21 @@ func takesPart(r store.Role) bool {
 	return r == store.RoleSender || r == store.RoleTo || r == store.RoleCC || r == store.RoleBCC
 }
 
-func timelineKey(m *store.Message) []byte { return join(number(m.Case), m.ID[:]) }
+// timelineRows are those of its case, and of the further cases that show it.
+func timelineRows(m *store.Message) (rows [][]byte) {
+	if m.Case == 0 {
+		return nil
+	}
+	rows = append(rows, join(number(m.Case), m.ID[:]))
+	for _, n := range m.AlsoOn {
+		rows = append(rows, join(number(n), m.ID[:]))
+	}
+	return rows
+}
 
 // sameIndex: every index row of the two is the same.
 func sameIndex(a, b *store.Message) bool {
-	return a.Case == b.Case && a.Ordinal == b.Ordinal && a.Exception == b.Exception && hasUnresolved(a) == hasUnresolved(b) &&
+	return a.Case == b.Case && slices.Equal(a.AlsoOn, b.AlsoOn) && a.Ordinal == b.Ordinal && a.Exception == b.Exception && hasUnresolved(a) == hasUnresolved(b) &&
 		a.MessageID == b.MessageID && a.DerivedID == b.DerivedID &&
 		slices.Equal(a.References, b.References) && a.Direction == b.Direction &&
 		a.ContentHash == b.ContentHash && a.SubmitHash == b.SubmitHash &&

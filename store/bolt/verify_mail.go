@@ -25,7 +25,7 @@ func (v *verifier) messageRow(r *reader, k, val []byte) {
 	v.need(r, unresolved, unresolvedRow(&m), name)
 	if m.Case != 0 {
 		v.exists(r, cases, number(m.Case), name)
-		v.need(r, timeline, [][]byte{timelineKey(&m)}, name)
+		v.need(r, timeline, timelineRows(&m), name)
 	}
 	if !v.bad[messageIDs.String()] {
 		for _, id := range ownIDs(&m) {
@@ -48,7 +48,7 @@ func (v *verifier) timelineRow(r *reader, k, _ []byte) {
 		return
 	}
 	if m, ok := load[store.Message](v, r, messages, k[8:], timeline.String()); ok {
-		v.stale(timeline, k, [][]byte{timelineKey(&m)})
+		v.stale(timeline, k, timelineRows(&m))
 	}
 }
 

@@ -140,6 +140,9 @@ func (v *verifier) shared(r *reader, n uint64, name string) {
 		if ok, err := r.find(messages, k[8:], &m); !ok || err != nil {
 			return // reported with the timeline, or the message
 		}
+		if m.Case != n {
+			continue // it is only shown here
+		}
 		for _, key := range referenceKeys(&m) {
 			if _, ok := refs[string(key)]; !ok {
 				refs[string(key)] = m
