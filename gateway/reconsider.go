@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ var ErrSettled = errors.New("the message is not on the exceptions list")
 // recorded and handed on as if it had been decided so at once.
 func Assign(ctx context.Context, o Options, id store.ID, h resolver.ByHand) (store.Message, error) {
 	p := &inbound{pipeline: pipeline{o}}
-	return p.reconsider(ctx, id, func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
+	return p.reconsider(ctx, id, cmp.Or(h.By, "a person"), func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
 		f, err := r.Facts(resolver.AskByHand(a.mail, o.Settings, h))
 		if err != nil {
 			return resolver.InboundDecision{}, f.Installation, err
@@ -35,7 +36,7 @@ func Assign(ctx context.Context, o Options, id store.ID, h resolver.ByHand) (sto
 // stays where it is while the directory does not answer.
 func Retry(ctx context.Context, o Options, l Intake, id store.ID) (store.Message, error) {
 	p := &inbound{pipeline{o}, l}
-	return p.reconsider(ctx, id, func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
+	return p.reconsider(ctx, id, "rule I20", func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
 		f, err := leftOut{r, id}.Facts(resolver.Ask(a.mail, o.Settings))
 		return resolver.Inbound(a.mail, f, o.Settings), f.Installation, err
 	})
@@ -43,7 +44,7 @@ func Retry(ctx context.Context, o Options, l Intake, id store.ID) (store.Message
 
 // reconsider decides again on a message of the exceptions list, from its bytes
 // in the archive, and records the outcome under the same id.
-func (p *inbound) reconsider(ctx context.Context, id store.ID, decide func(arrival, store.Reader) (resolver.InboundDecision, store.Installation, error)) (store.Message, error) {
+func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide func(arrival, store.Reader) (resolver.InboundDecision, store.Installation, error)) (store.Message, error) {
 	a, err := p.again(ctx, id)
 	if err != nil {
 		return store.Message{}, err
@@ -70,7 +71,7 @@ func (p *inbound) reconsider(ctx context.Context, id store.ID, decide func(arriv
 		n.kept, n.message.Archived.ReceivedSHA256 = true, old.Archived.ReceivedSHA256
 		n.message.Archived.ReceivedSize = old.Archived.ReceivedSize
 		n.message.Envelope, n.message.SubmitHash, n.message.ContentHash = old.Envelope, old.SubmitHash, old.ContentHash
-		n.log = append(n.log, p.audit(n.message, d)...)
+		n.log = append(n.log, p.audit(n.message, by)...)
 		queued = n.queued()
 		done, err = n.record(tx)
 		return err
@@ -81,12 +82,12 @@ func (p *inbound) reconsider(ctx context.Context, id store.ID, decide func(arriv
 	return done, err
 }
 
-func (p *inbound) audit(m store.Message, d resolver.InboundDecision) []store.LogEntry {
+func (p *inbound) audit(m store.Message, by string) []store.LogEntry {
 	if m.Case == 0 {
 		return nil
 	}
 	return []store.LogEntry{{
-		ID: store.NewID(), Case: m.Case, At: p.Now(), By: "rule " + d.Row, SourceType: "Case changed",
+		ID: store.NewID(), Case: m.Case, At: p.Now(), By: by, SourceType: "Case changed",
 		Text: "message " + m.ID.String() + " taken from the exceptions list",
 	}}
 }

@@ -1,8 +1,6 @@
 package resolver
 
 import (
-	"fmt"
-
 	"github.com/casegate/casegate/store"
 )
 
@@ -134,8 +132,10 @@ func (o *outbound) newcomer(e *Entry) {
 		return
 	}
 	o.flag("new-recipient")
-	o.rule("O8", "%s is on the case for the first time", e.called())
-	if o.settings.NewRecipients == "hold" && e.Deliver {
-		o.hold(fmt.Sprintf("%s is on the case for the first time (new_recipients: hold)", e.called()))
+	if o.settings.NewRecipients != "hold" || !e.Deliver {
+		o.note("%s is on the case for the first time", e.called())
+		return
 	}
+	o.rule("O8", "%s is on the case for the first time: held", e.called())
+	o.hold(e.called() + " is on the case for the first time (new_recipients: hold)")
 }

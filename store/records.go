@@ -320,6 +320,13 @@ type Delivery struct {
 	Due        time.Time     `json:"due"`
 	Attempts   []Attempt     `json:"attempts,omitempty"`
 	CreatedAt  time.Time     `json:"created_at"`
+	// Since is from when its age counts, where that is not CreatedAt: somebody
+	// released it, or had it tried again.
+	Since time.Time `json:"since,omitzero"`
+	// Reason is why it is held, or was dropped.
+	Reason string `json:"reason,omitempty"`
+	// Dropped: somebody gave it up, and wants its sender to be told; why.
+	Dropped string `json:"dropped,omitempty"`
 	// Interrupted is set by Claim when an earlier claim was never settled: the
 	// next hop may have the message already.
 	Interrupted bool `json:"interrupted,omitempty"`
@@ -331,7 +338,8 @@ type Recipient struct {
 	Notify  []string      `json:"notify,omitempty"`
 	ORcpt   string        `json:"orcpt,omitempty"`
 	State   DeliveryState `json:"state"`
-	Reply   string        `json:"reply,omitempty"` // the next hop's last words
+	Reply   string        `json:"reply,omitempty"`   // the next hop's last words
+	Delayed bool          `json:"delayed,omitempty"` // the sender was told that it takes long
 }
 
 // Attempt is one try at a next hop.
@@ -341,6 +349,16 @@ type Attempt struct {
 	Result    string    `json:"result"` // delivered, deferred, failed
 	Reply     string    `json:"reply,omitempty"`
 	Ambiguous bool      `json:"ambiguous,omitempty"` // the next hop may have taken it
+	TLS       *TLS      `json:"tls,omitempty"`       // how the session was secured; none: in the clear, or there was none
+}
+
+// TLS is how a session with a next hop was secured.
+type TLS struct {
+	Version string `json:"version"` // TLS 1.3
+	Cipher  string `json:"cipher"`
+	Peer    string `json:"peer,omitempty"` // what the certificate is made out to
+	Pin     string `json:"pin"`            // SHA-256 of its public key (SPKI), in hex
+	Trust   string `json:"trust"`          // verified, pinned, or unverified
 }
 
 // Installation is made once, in the store, at its first start: what signs and

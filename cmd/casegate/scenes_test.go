@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -19,33 +20,46 @@ import (
 
 const scenesDir = "../../testdata/scenes"
 
-// TestScenes plays every scene.
+// TestScenes plays every scene. They mostly wait for the disk, so there are more
+// at a time than processors.
 func TestScenes(t *testing.T) {
 	files, err := filepath.Glob(scenesDir + "/*.txt")
 	if err != nil || len(files) < 2 {
 		t.Fatal("no scenes in", scenesDir, err)
 	}
-	for _, path := range files {
-		name := strings.TrimSuffix(filepath.Base(path), ".txt")
-		if name == "README" {
-			continue
-		}
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			text, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
+	const players = 8
+	var all sync.WaitGroup
+	todo := make(chan string)
+	for range players {
+		all.Go(func() {
+			for path := range todo {
+				name := strings.TrimSuffix(filepath.Base(path), ".txt")
+				t.Run(name, func(t *testing.T) { testScene(t, path) })
 			}
-			sc, err := parseScene("testdata/scenes/"+filepath.Base(path), string(text))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if sc.proof != "" {
-				proved(t, sc)
-				return
-			}
-			playScene(t, sc)
 		})
+	}
+	for _, path := range files {
+		if filepath.Base(path) != "README.txt" {
+			todo <- path
+		}
+	}
+	close(todo)
+	all.Wait()
+}
+
+func testScene(t *testing.T, path string) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sc, err := parseScene("testdata/scenes/"+filepath.Base(path), string(text))
+	switch {
+	case err != nil:
+		t.Fatal(err)
+	case sc.proof != "":
+		proved(t, sc)
+	default:
+		playScene(t, sc)
 	}
 }
 

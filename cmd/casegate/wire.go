@@ -135,6 +135,12 @@ func explainOutbound(d resolver.OutboundDecision) console.Explanation {
 		e.Outcome = "refuse: " + d.Refusal.Text
 	case d.Duplicate != nil:
 		e.Outcome = "duplicate of " + d.Duplicate.ID.String()
+	case d.Part != nil:
+		e.Outcome = "send, as a further part of " + d.Part.ID.String()
+	case d.Hold != "":
+		e.Outcome = "hold: " + d.Hold
+	case d.Opens:
+		e.Outcome = "send, and open a case"
 	}
 	return e
 }

@@ -59,7 +59,7 @@ func (d *deed) linkInMessage(o LinkOrder, key string, contact store.Contact) err
 	if err := d.tx.PutMessage(linked(m, key, contact, "linked by hand in this message by "+d.by)); err != nil {
 		return err
 	}
-	return d.done("%s linked by hand to %s %s in message %s", o.Address, is, contact.ID, m.ID)
+	return d.done("%s linked by hand to %s in message %s", o.Address, identified(person(contact)), m.ID)
 }
 
 func (d *deed) linkInCase(o LinkOrder, key string, contact store.Contact) error {
@@ -94,7 +94,7 @@ func (d *deed) linkInCase(o LinkOrder, key string, contact store.Contact) error 
 	if at < 0 {
 		d.c.HandLinks = append(slices.Clone(d.c.HandLinks), store.HandLink{Address: key, Contact: contact.ID, By: d.by, At: d.at})
 	}
-	return d.done("%s linked by hand to %s %s in case %d: %s, and later mail", o.Address, is, contact.ID, d.c.Number, count(changed, "message"))
+	return d.done("%s linked by hand to %s in case %d: %s, and later mail", o.Address, identified(person(contact)), d.c.Number, count(changed, "message"))
 }
 
 // unlink makes an address that was linked by hand unresolved again, with those

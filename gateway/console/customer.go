@@ -38,7 +38,7 @@ func (d *deed) setCustomer(o CustomerOrder) error {
 	if contact.Account != (store.ID{}) && !slices.Contains(d.c.Accounts, contact.Account) {
 		d.c.Accounts = append(slices.Clone(d.c.Accounts), contact.Account)
 	}
-	text := fmt.Sprintf("the customer of case %d is %s %s, was %s %s", d.c.Number, named(is), is.ID, named(was), was.ID)
+	text := fmt.Sprintf("the customer of case %d is %s, was %s", d.c.Number, identified(is), identified(was))
 	if reason := strings.TrimSpace(o.Reason); reason != "" {
 		text += ": " + reason
 	}
@@ -50,6 +50,14 @@ func person(c store.Contact) Person { return Person{c.ID, string(c.Kind), c.Name
 
 // named is a person in a sentence.
 func named(p Person) string { return fmt.Sprintf("%s (%s)", cmp.Or(p.Name, p.ID.String()), p.Kind) }
+
+// identified is a person in a sentence that is kept: names change.
+func identified(p Person) string {
+	if p.Name == "" {
+		return named(p)
+	}
+	return named(p) + " " + p.ID.String()
+}
 
 // contactID reads the id of a contact that a request names.
 func contactID(text string) (store.ID, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -13,37 +14,92 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
-// open lists the recipients still to be served.
-func (j *job) open() (open []int) {
-	for i, to := range j.d.Recipients {
+// errChanged: the row is not what it was a moment ago.
+var errChanged = errors.New("the delivery was changed meanwhile")
+
+// open lists the recipients of a delivery still to be served.
+func open(d *store.Delivery) (list []int) {
+	for i, to := range d.Recipients {
 		if to.State != store.Delivered && to.State != store.Failed {
-			open = append(open, i)
+			list = append(list, i)
 		}
 	}
-	return open
+	return list
 }
 
-// conclude says where the delivery stands after an attempt: done, failed,
-// held, or when to try again.
-func (r *Relay) conclude(j *job, made []store.Attempt) {
-	d, now := &j.d, r.now()
-	d.Attempts = append(d.Attempts, made...)
-	open := j.open()
-	if len(open) > 0 && len(j.stuck) == len(open) {
-		d.State = store.Held
-		return
+// news is a row before and after a job, and what of it somebody must hear.
+type news struct {
+	was, now store.Delivery
+	failed   []int // recipients who failed for good
+	expired  []int // those of them whom time ran out for
+	delayed  []int // whose delay is to be told
+	relayed  []int // delivered, and nobody further on tells of it
+}
+
+func (n *news) quiet() bool { return len(n.failed)+len(n.delayed)+len(n.relayed) == 0 }
+
+// conclude enters what came of a job into the row as it is now, which somebody
+// may have held, released or dropped since it was claimed, and says where it
+// stands: done, failed, held, or when to try again.
+func (r *Relay) conclude(j *job, was store.Delivery) *news {
+	n := &news{was: was, now: was}
+	d := &n.now
+	d.Recipients, d.Attempts = slices.Clone(was.Recipients), slices.Clone(was.Attempts)
+	if len(j.made) > 0 && len(d.Attempts) > j.before {
+		return n // stored already, by a try whose answer was lost
 	}
-	expires := r.expires(d)
-	if len(open) > 0 && now.Before(expires) {
-		d.State, d.Due = store.Queued, now.Add(r.pause(d))
-		if d.Due.After(expires) {
-			d.Due = expires // one last try
+	d.Attempts = append(d.Attempts, j.made...)
+	if !j.tried {
+		if d.State == store.Queued && !j.back.IsZero() {
+			d.Due = j.back
 		}
-		return
+		return n
 	}
-	for _, i := range open {
-		to := &d.Recipients[i]
-		to.State, to.Reply = store.Failed, fmt.Sprintf("5.4.7 given up after %s; last: %s", days(r.opts.Expire), to.Reply)
+	j.enter(d)
+	r.stand(n, j.stuck)
+	for i := range d.Recipients {
+		before, to := was.Recipients[i].State, &d.Recipients[i]
+		switch {
+		case to.State == store.Failed && before != store.Failed:
+			n.failed = append(n.failed, i)
+		case to.State == store.Delivered && slices.Contains(j.relayed, i) && wants(to, "SUCCESS"):
+			n.relayed = append(n.relayed, i)
+		}
+	}
+	r.markDelayed(n)
+	return n
+}
+
+// enter enters the verdicts. That somebody has the mail is a fact, whatever a
+// person did to the row meanwhile; all else counts only for whom it left open.
+func (j *job) enter(d *store.Delivery) {
+	for _, i := range j.open {
+		mine, to := j.d.Recipients[i], &d.Recipients[i]
+		if mine.State == store.Delivered || to.State != store.Failed && to.State != store.Delivered {
+			to.State, to.Reply = mine.State, mine.Reply
+		}
+	}
+}
+
+// stand says where a delivery stands after an attempt.
+func (r *Relay) stand(n *news, stuck []int) {
+	d, now := &n.now, r.now()
+	left := open(d)
+	switch {
+	case len(left) == 0:
+	case d.Dropped != "":
+		giveUp(d, left, "5.0.0 given up by a person: "+d.Dropped)
+	case d.State == store.Held:
+		return // a person keeps it
+	case len(stuck) >= len(left):
+		d.State, d.Reason = store.Held, d.Recipients[left[0]].Reply
+		return
+	case now.Before(r.expires(d)):
+		d.State, d.Due = store.Queued, r.next(d, now)
+		return
+	default:
+		giveUp(d, left, fmt.Sprintf("5.4.7 given up after %s; last: ", days(r.opts.Expire)))
+		n.expired = left
 	}
 	d.State = store.Delivered
 	if slices.ContainsFunc(d.Recipients, func(to store.Recipient) bool { return to.State == store.Failed }) {
@@ -51,22 +107,52 @@ func (r *Relay) conclude(j *job, made []store.Attempt) {
 	}
 }
 
-// expires is when a delivery is given up. Nothing is given up untried: this is
-// asked after an attempt.
-func (r *Relay) expires(d *store.Delivery) time.Time {
-	born := d.CreatedAt
-	if born.IsZero() && len(d.Attempts) > 0 {
-		born = d.Attempts[0].At
+// giveUp fails recipients; words that end in a blank go before the last reply.
+func giveUp(d *store.Delivery, list []int, words string) {
+	for _, i := range list {
+		to := &d.Recipients[i]
+		last := to.Reply
+		if to.State, to.Reply = store.Failed, words; strings.HasSuffix(words, " ") {
+			to.Reply += last
+		}
 	}
-	return born.Add(r.opts.Expire)
 }
 
+// next is when a delivery is tried again: by the retry table, but once when it
+// expires, and once when its sender is to hear that it takes long.
+func (r *Relay) next(d *store.Delivery, now time.Time) time.Time {
+	at := now.Add(r.pause(d))
+	if end := r.expires(d); at.After(end) {
+		at = end // one last try
+	}
+	if tell := r.tellsDelay(d); tell.After(now) && at.After(tell) {
+		at = tell
+	}
+	return at
+}
+
+// born is from when a delivery's age counts.
+func born(d *store.Delivery) time.Time {
+	switch {
+	case !d.Since.IsZero():
+		return d.Since
+	case d.CreatedAt.IsZero() && len(d.Attempts) > 0:
+		return d.Attempts[0].At
+	}
+	return d.CreatedAt
+}
+
+// expires is when a delivery is given up. Nothing is given up untried: this is
+// asked after an attempt.
+func (r *Relay) expires(d *store.Delivery) time.Time { return born(d).Add(r.opts.Expire) }
+
 // pause looks the wait up in the retry table. What was tried at one time, at
-// several next hops perhaps, is one attempt.
+// several next hops perhaps, is one attempt; what was tried before somebody
+// released it doesn't count.
 func (r *Relay) pause(d *store.Delivery) time.Duration {
 	tries := 0
 	for i, a := range d.Attempts {
-		if i == 0 || !a.At.Equal(d.Attempts[i-1].At) {
+		if !a.At.Before(d.Since) && (i == 0 || !a.At.Equal(d.Attempts[i-1].At)) {
 			tries++
 		}
 	}
@@ -81,41 +167,109 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
-// settle stores outcomes. A crash before it returns brings the deliveries back
-// as Interrupted; so does giving up here, which happens only when stopping or
-// once the lease is over. Until then the worker stays: what cannot be recorded
-// must not go on being sent.
-func (r *Relay) settle(ctx context.Context, lease time.Time, ds ...store.Delivery) bool {
+// settle stores what came of jobs. A crash before it returns brings the
+// deliveries back as Interrupted; so does giving up here, which happens only
+// when stopping or once the lease is over. Until then the worker stays: what
+// cannot be recorded must not go on being sent.
+func (r *Relay) settle(ctx context.Context, jobs ...*job) bool {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
-		err := r.st.Settle(context.WithoutCancel(ctx), ds...)
+		err := r.record(context.WithoutCancel(ctx), jobs)
 		if err == nil {
 			return true
 		}
-		r.opts.Logger.Error("storing the outcome of a delivery", "delivery", ds[0].ID, "deliveries", len(ds), "error", err)
-		if errors.Is(err, store.ErrNotFound) && len(ds) > 1 {
-			return r.settleEach(ctx, lease, ds)
+		r.opts.Logger.Error("storing the outcome of a delivery", "delivery", jobs[0].d.ID, "deliveries", len(jobs), "error", err)
+		if errors.Is(err, store.ErrNotFound) && len(jobs) > 1 {
+			return r.settleEach(ctx, jobs)
 		}
-		if errors.Is(err, store.ErrNotFound) || ctx.Err() != nil || time.Now().After(lease) {
+		if errors.Is(err, store.ErrNotFound) || ctx.Err() != nil || time.Now().After(jobs[0].lease) {
 			return false
 		}
 		wait(ctx, nil, pause)
 	}
 }
 
-// settleEach is for a batch of which one was dropped meanwhile.
-func (r *Relay) settleEach(ctx context.Context, lease time.Time, ds []store.Delivery) bool {
+// settleEach is for a batch of which one is gone.
+func (r *Relay) settleEach(ctx context.Context, jobs []*job) bool {
 	ok := true
-	for _, d := range ds {
-		ok = r.settle(ctx, lease, d) && ok
+	for _, j := range jobs {
+		ok = r.settle(ctx, j) && ok
 	}
 	return ok
 }
 
+// record stores what came of jobs, once. Nobody else changes the rows between
+// their being read and their being stored (see Acts). Where somebody must hear
+// of it, a transaction stores the row together with what tells them; Settle
+// after it only ends the lease. A crash between the two: a row at rest is let
+// go, one that waits is tried early.
+func (r *Relay) record(ctx context.Context, jobs []*job) error {
+	r.acts.RLock()
+	defer r.acts.RUnlock()
+	var list []*news
+	err := r.st.View(ctx, func(rd store.Reader) error {
+		list = list[:0]
+		for _, j := range jobs {
+			d, err := rd.Delivery(j.d.ID)
+			if err != nil {
+				return err
+			}
+			list = append(list, r.conclude(j, d))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	rows := make([]store.Delivery, len(list))
+	for i, n := range list {
+		rows[i] = n.now
+		if n.quiet() {
+			continue
+		}
+		if err := r.publish(ctx, jobs[i], n); err != nil {
+			return err
+		}
+	}
+	if err := r.st.Settle(ctx, rows...); err != nil {
+		return err
+	}
+	for i, j := range jobs {
+		j.d = rows[i]
+	}
+	return nil
+}
+
+// publish stores a row and its news in one transaction.
+func (r *Relay) publish(ctx context.Context, j *job, n *news) error {
+	b, err := r.bulletin(ctx, n)
+	if err != nil {
+		return err
+	}
+	defer b.discard()
+	err = r.st.Update(ctx, func(tx store.Tx) error {
+		now, err := tx.Delivery(n.now.ID)
+		if err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(now, n.was) {
+			return errChanged
+		}
+		if err := tx.Enqueue(n.now); err != nil {
+			return err
+		}
+		return b.record(tx)
+	})
+	if err == nil {
+		j.report = b.reportID()
+	}
+	return err
+}
+
 // tell reports a settled attempt to the log and to Options.Events.
-func (r *Relay) tell(j *job, made []store.Attempt, open []int) {
+func (r *Relay) tell(j *job) {
 	d := &j.d
-	ev := Event{Delivery: *d, Attempts: made}
-	for _, i := range open {
+	ev := Event{Delivery: *d, Attempts: j.made, Report: j.report}
+	for _, i := range j.open {
 		if bounce(d, &d.Recipients[i]) {
 			ev.Bounce = append(ev.Bounce, d.Recipients[i])
 		}
@@ -124,26 +278,16 @@ func (r *Relay) tell(j *job, made []store.Attempt, open []int) {
 	if d.State != store.Delivered {
 		level = slog.LevelWarn
 	}
-	for _, a := range made {
+	for _, a := range j.made {
 		r.opts.Logger.LogAttrs(context.Background(), level, "delivery attempt",
 			slog.Any("delivery", d.ID), slog.Any("message", d.Message), slog.Uint64("case", d.Case),
 			slog.String("next_hop", a.NextHop), slog.String("result", a.Result), slog.String("status", status(a.Reply)),
 			slog.Bool("ambiguous", a.Ambiguous), slog.String("state", string(d.State)), slog.Duration("took", time.Since(j.begun)))
 	}
+	if j.report != (store.ID{}) {
+		r.opts.Logger.Info("delivery report written", "delivery", d.ID, "message", d.Message, "report", j.report)
+	}
 	if r.opts.Events != nil {
 		r.opts.Events(ev)
 	}
-}
-
-// bounce reports whether the sender is owed a bounce about a recipient: he
-// failed, wanted no silence about it (RFC 3461 §4.1), and there is a sender. A
-// null reverse-path never gets one (RFC 5321 §4.5.5, §6.1): mail with it is a
-// bounce itself, or an automatic answer. To write and send the bounce
-// (RFC 3464, to Delivery.Submitter) comes with a later issue; this is where it
-// will be asked for.
-func bounce(d *store.Delivery, to *store.Recipient) bool {
-	if to.State != store.Failed || d.From == "" {
-		return false
-	}
-	return len(to.Notify) == 0 || slices.ContainsFunc(to.Notify, func(n string) bool { return strings.EqualFold(n, "FAILURE") })
 }
