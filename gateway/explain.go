@@ -60,8 +60,9 @@ func Explain(ctx context.Context, o Options, book Rulebook, env *Envelope, eml i
 }
 
 func explainOutbound(ctx context.Context, o Options, book Rulebook, env *Envelope, s *spool, except store.ID) (e Explained, err error) {
-	sub := resolver.Submission{Setting: "send_as", SendAs: book.SendAs[env.Listener]}
-	sub.Mail, _ = read(env, s, o.Now())
+	p, a := &outbound{pipeline{o}, book.Submitters[env.Listener]}, submission{env: env, spool: s}
+	p.read(ctx, &a)
+	sub := a.sub
 	err = o.Store.View(ctx, func(r store.Reader) error {
 		facts, err := askOutbound(leftOut{r, except}, sub, o.Settings)
 		if err != nil {

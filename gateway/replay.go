@@ -14,17 +14,17 @@ import (
 
 // Rulebook is what a configuration says about decisions.
 type Rulebook struct {
-	Settings resolver.Settings
-	Names    []string            // of the listeners, in order
-	Intakes  map[string]Intake   // of the inbound ones
-	SendAs   map[string][]string // of the outbound ones
+	Settings   resolver.Settings
+	Names      []string              // of the listeners, in order
+	Intakes    map[string]Intake     // of the inbound ones
+	Submitters map[string]Submitters // of the outbound ones
 }
 
 // Listener is the named one of a role, or the first.
 func (b Rulebook) Listener(role Role, name string) string {
 	fits := func(name string) bool {
 		if role == RoleOutbound {
-			_, ok := b.SendAs[name]
+			_, ok := b.Submitters[name]
 			return ok
 		}
 		_, ok := b.Intakes[name]
@@ -55,16 +55,17 @@ type Change struct {
 // message looked at.
 func Replay(ctx context.Context, o Options, now, then Rulebook, since time.Time, done func(), report func(Change) error) error {
 	filter := store.MessageFilter{Since: since, OldestFirst: true}
+	was, would := history{}, history{}
 	return eachMessage(ctx, o.Store, filter, func(m store.Message) error {
 		defer done()
 		if err := ctx.Err(); err != nil || m.Envelope.Listener == "acknowledgement" {
 			return err
 		}
-		before, err := redecide(ctx, o, now, m)
+		before, err := redecide(ctx, o, now, was, m)
 		if err != nil {
 			return fmt.Errorf("message %s: %w", m.ID, err)
 		}
-		after, err := redecide(ctx, o, then, m)
+		after, err := redecide(ctx, o, then, would, m)
 		if err != nil {
 			return fmt.Errorf("message %s: %w", m.ID, err)
 		}
@@ -82,7 +83,7 @@ type verdict struct {
 	words string
 }
 
-func redecide(ctx context.Context, o Options, book Rulebook, m store.Message) (verdict, error) {
+func redecide(ctx context.Context, o Options, book Rulebook, past history, m store.Message) (verdict, error) {
 	o.Settings, o.Directory = book.Settings, nil
 	p := &inbound{pipeline{o}, book.Intakes[m.Envelope.Listener]}
 	env, s, err := p.reopen(ctx, m)
@@ -91,11 +92,12 @@ func redecide(ctx context.Context, o Options, book Rulebook, m store.Message) (v
 	}
 	var v verdict
 	if !cameIn(m, book) {
-		sub := resolver.Submission{Setting: "send_as", SendAs: book.SendAs[m.Envelope.Listener]}
-		sub.Mail, _ = read(env, s, m.ReceivedAt)
+		p, a := &outbound{pipeline{o}, book.Submitters[m.Envelope.Listener]}, submission{env: env, spool: s}
+		p.read(ctx, &a)
+		sub := a.sub
 		asStored(&sub.Mail, m)
 		err = o.Store.View(ctx, func(r store.Reader) error {
-			f, err := askOutbound(asOf{r, m.ID, m.ReceivedAt}, sub, o.Settings)
+			f, err := askOutbound(asOf{r, m.ID, m.ReceivedAt, past}, sub, o.Settings)
 			v = outboundVerdict(resolver.Outbound(sub, f, o.Settings))
 			return err
 		})
@@ -105,8 +107,11 @@ func redecide(ctx context.Context, o Options, book Rulebook, m store.Message) (v
 	p.read(ctx, &a)
 	asStored(&a.mail, m)
 	err = o.Store.View(ctx, func(r store.Reader) error {
-		f, err := asOf{r, m.ID, m.ReceivedAt}.Facts(resolver.Ask(a.mail, o.Settings))
-		v = inboundVerdict(resolver.Inbound(a.mail, f, o.Settings))
+		f, err := asOf{r, m.ID, m.ReceivedAt, past}.Facts(resolver.Ask(a.mail, o.Settings))
+		d := resolver.Inbound(a.mail, f, o.Settings)
+		past.note(store.TallyKey{Kind: store.TallyOpened, Address: d.Opened}, m.ReceivedAt)
+		past.note(store.TallyKey{Kind: store.TallyAcknowledged, Address: store.Key(d.Ack)}, m.ReceivedAt)
+		v = inboundVerdict(d)
 		return err
 	})
 	return v, err
@@ -157,7 +162,9 @@ func outboundVerdict(d resolver.OutboundDecision) verdict {
 		return verdict{d.Decision, "duplicate"}
 	}
 	words := "send uncased"
-	if d.Case.Number != 0 {
+	if d.Opens {
+		words = "open a case and send"
+	} else if d.Case.Number != 0 {
 		words = fmt.Sprintf("send on case %d", d.Case.Number)
 	}
 	for _, e := range d.Entries {
@@ -171,8 +178,23 @@ func outboundVerdict(d resolver.OutboundDecision) verdict {
 // asOf is a Reader whose facts leave out a message and what came after it.
 type asOf struct {
 	store.Reader
-	id store.ID
-	at time.Time
+	id   store.ID
+	at   time.Time
+	past history
+}
+
+// history counts what the messages decided on so far have set off.
+type history map[store.TallyKey][]time.Time
+
+func (h history) note(k store.TallyKey, at time.Time) {
+	if k.Address != "" {
+		h[k] = append(h.before(k, at), at)
+	}
+}
+
+// before lists the events of the window before a time.
+func (h history) before(k store.TallyKey, at time.Time) []time.Time {
+	return slices.DeleteFunc(h[k], func(t time.Time) bool { return at.Sub(t) >= store.TallyWindow })
 }
 
 func (a asOf) Facts(q store.Query) (store.Facts, error) {
@@ -184,8 +206,9 @@ func (a asOf) Facts(q store.Query) (store.Facts, error) {
 	for k, refs := range f.MessageIDs {
 		f.MessageIDs[k] = slices.DeleteFunc(refs, func(r store.MessageRef) bool { return later(r.ReceivedAt) })
 	}
-	for k, events := range f.Tallies {
-		f.Tallies[k] = slices.DeleteFunc(events, later)
+	f.Tallies = map[store.TallyKey][]time.Time{}
+	for _, k := range q.Tallies {
+		f.Tallies[k] = a.past.before(k, a.at)
 	}
 	for k, h := range f.Holders {
 		h.Contacts = slices.DeleteFunc(slices.Clone(h.Contacts), func(c store.Contact) bool { return later(c.CreatedAt) })

@@ -61,9 +61,9 @@ func ask(m Mail, s Settings) store.Query {
 
 // tallies are the counts that bound what one address can set off.
 func tallies(m Mail, s Settings) (keys []store.TallyKey) {
-	sender, ok := m.Sender()
-	if ok && (s.FloodHour > 0 || s.FloodDay > 0) {
-		keys = append(keys, store.TallyKey{Kind: store.TallyOpened, Address: sender.Key()})
+	sender, _ := m.Sender()
+	if s.FloodHour > 0 || s.FloodDay > 0 {
+		keys = append(keys, store.TallyKey{Kind: store.TallyOpened, Address: m.opener()})
 	}
 	if !s.Ack {
 		return keys

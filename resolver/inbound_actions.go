@@ -164,7 +164,7 @@ func (in *inbound) open(customer store.Contact) {
 		c.Accounts = appendNew(c.Accounts, a.ID)
 	}
 	in.d.Action, in.d.Case, in.d.Customer, in.d.Ordinal = Open, c, customer, 1
-	if in.sender.single {
-		in.d.Opened = in.sender.address.Key()
+	if in.settings.FloodHour > 0 || in.settings.FloodDay > 0 {
+		in.d.Opened = in.mail.opener()
 	}
 }

@@ -1,6 +1,8 @@
 package resolver
 
 import (
+	"slices"
+
 	"github.com/casegate/casegate/store"
 )
 
@@ -36,12 +38,19 @@ func (in *inbound) linkDeliveryReport() {
 			Diagnostic: r.Diagnostic, Report: in.mail.ID,
 		})
 		in.note("message %s: %s %s", original.ID, orSomeone(r.Address), r.Action)
+		if r.Permanent() {
+			in.flagCase("recipient-bounced")
+		}
 		if r.Permanent() && in.d.Customer.HeldAt(store.Key(r.Address), in.mail.Received) {
-			in.d.Case.Flags = appendNew(append([]string(nil), in.d.Case.Flags...), "customer-bounced")
+			in.flagCase("customer-bounced")
 			in.note("case %d is flagged: the customer's address does not take mail", in.d.Case.Number)
 		}
 	}
 	in.passOn(original)
+}
+
+func (in *inbound) flagCase(flag string) {
+	in.d.Case.Flags = appendNew(slices.Clone(in.d.Case.Flags), flag)
 }
 
 // reportedOn is the message that the signed token names.

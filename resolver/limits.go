@@ -7,12 +7,18 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
+// opener is the address that new cases are counted by: the sender's, or, where
+// From is not one, that of the envelope.
+func (m Mail) opener() string {
+	if from, ok := m.Sender(); ok {
+		return from.Key()
+	}
+	return store.Key(m.EnvelopeFrom)
+}
+
 // isFlood: the sender's address has opened as many cases as it may (rule I21).
 func (in *inbound) isFlood() bool {
-	if !in.sender.single {
-		return false
-	}
-	opened := in.facts.Tallies[store.TallyKey{Kind: store.TallyOpened, Address: in.sender.address.Key()}]
+	opened := in.facts.Tallies[store.TallyKey{Kind: store.TallyOpened, Address: in.mail.opener()}]
 	return exceeds(opened, in.mail.Received, in.settings.FloodHour, in.settings.FloodDay)
 }
 

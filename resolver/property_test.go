@@ -80,7 +80,7 @@ func anyMail(t *rapid.T) Mail {
 	m := Mail{
 		ID: id(100), NewCase: id(101), NewContact: id(102), Received: noon, Header: h, Subject: "[case 1042]",
 		From: list("From", 2), To: list("To", 3), CC: list("Cc", 3), ContentHash: "h",
-		EnvelopeFrom: rapid.SampledFrom([]string{"", "a@x.example", "no-reply@x.example"}).Draw(t, "reverse-path"),
+		EnvelopeFrom: rapid.SampledFrom([]string{"", "a@x.example", "no-reply@x.example", "agent@city.example"}).Draw(t, "reverse-path"),
 		MessageID:    rapid.SampledFrom([]string{"", "new@x.example", MessageID(boardToken, "x")}).Draw(t, "Message-ID"),
 		Recipients:   []string{rapid.SampledFrom([]string{"311@city.example", "parks@city.example", PlusAddress("311@city.example", token())}).Draw(t, "recipient")},
 		Verdict:      Verdict{AlignedPass: rapid.Bool().Draw(t, "pass"), Forged: rapid.Bool().Draw(t, "forged")},

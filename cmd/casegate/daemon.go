@@ -67,7 +67,7 @@ func (d *daemon) build() error {
 	}
 	d.options = opts
 	for i, l := range d.cfg.Listeners {
-		if err := d.listen(l, handler(opts, l, fmt.Sprintf("listeners[%d].send_as", i))); err != nil {
+		if err := d.listen(l, handler(opts, l, sendAsOf(i))); err != nil {
 			return err
 		}
 	}
@@ -110,6 +110,9 @@ func handler(o gateway.Options, l Listener, sendAs string) gateway.Handler {
 	}
 	return gateway.NewInbound(o, intake(l))
 }
+
+// sendAsOf names the setting of a listener that says who may send as whom.
+func sendAsOf(i int) string { return fmt.Sprintf("listeners[%d].send_as", i) }
 
 // submitters are the peers of an outbound listener; setting names their list.
 func submitters(l Listener, setting string) gateway.Submitters {

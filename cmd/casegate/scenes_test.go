@@ -247,6 +247,13 @@ func TestScenesSpeak(t *testing.T) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
+	f := facts{"state": "Active", "customer": "Paul Ames (guest)"}
+	if err := f.has("customer Paul ... (guest), state Active"); err != nil {
+		t.Error(err)
+	}
+	if err := f.has("state Resolved"); err == nil || err.Error() != "state is  Active\nand not  Resolved" {
+		t.Errorf("of a state that is another it says %v", err)
+	}
 	if s := (&stage{}); s.play(step{text: "it rains"}) == nil {
 		t.Error("a sentence that nobody knows is taken")
 	}

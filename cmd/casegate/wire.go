@@ -56,11 +56,11 @@ func assigner(o gateway.Options) func(context.Context, console.AssignRequest) (c
 
 // rulebook is what a configuration says about decisions.
 func rulebook(cfg *Config) gateway.Rulebook {
-	b := gateway.Rulebook{Settings: settings(cfg), Intakes: map[string]gateway.Intake{}, SendAs: map[string][]string{}}
-	for _, l := range cfg.Listeners {
+	b := gateway.Rulebook{Settings: settings(cfg), Intakes: map[string]gateway.Intake{}, Submitters: map[string]gateway.Submitters{}}
+	for i, l := range cfg.Listeners {
 		b.Names = append(b.Names, l.Name)
 		if l.Role == string(gateway.RoleOutbound) {
-			b.SendAs[l.Name] = l.SendAs
+			b.Submitters[l.Name] = submitters(l, sendAsOf(i))
 		} else {
 			b.Intakes[l.Name] = intake(l)
 		}
