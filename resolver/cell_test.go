@@ -88,11 +88,11 @@ func (q square) board(m Mail) (world, Settings) {
 		w.messageIDs[m.MessageID] = append(w.messageIDs[m.MessageID], ref)
 	}
 	if m.Embedded != nil {
-		m.Author = m.Embedded.Author
+		m = *m.Embedded
 	}
-	if q.flood && m.Author != nil {
+	if q.flood {
 		opened := of(q.n, 0, slices.Repeat([]time.Time{noon.Add(-time.Minute)}, 3), slices.Repeat([]time.Time{noon.Add(-5 * time.Hour)}, 5))
-		w.tallies = map[store.TallyKey][]time.Time{{Kind: store.TallyOpened, Address: m.Author.Key()}: opened}
+		w.tallies = map[store.TallyKey][]time.Time{{Kind: store.TallyOpened, Address: m.opener()}: opened}
 	}
 	return w, Settings{
 		Hostname: "gw.city.example", DedupeWindow: 5 * 24 * time.Hour, SubmitWindow: 24 * time.Hour,

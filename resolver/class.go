@@ -113,8 +113,10 @@ var returnedMail = regexp.MustCompile(`(?i)undeliver|returned mail|returned to s
 // plainLocal is the local part of an address without what only divides words.
 func plainLocal(address string) string {
 	local, _, _ := cutLast(store.Key(address), "@")
-	return strings.NewReplacer("-", "", "_", "", ".", "").Replace(local)
+	return dividers.Replace(local)
 }
+
+var dividers = strings.NewReplacer("-", "", "_", "", ".", "")
 
 // reportSign: any other report (MDN, ARF, RFC 8460 …), or the complaint of a
 // feedback loop that is older than ARF.

@@ -37,12 +37,30 @@ func (in *inbound) embedded() {
 		return
 	}
 	d := Inbound(m, in.facts, in.settings)
+	if d.Action == Duplicate {
+		in.forwardsKnown(d.Original)
+		return
+	}
 	in.note("decided on the message that %s forwards:", agent)
 	d.Rules = append(slices.Clone(in.Rules), d.Rules...)
 	d.Reasons = append(slices.Clone(in.Reasons), d.Reasons...)
 	d.Flags = append(d.Flags, "agent-asserted")
 	d.Ack, d.Embedded = "", true
 	in.passed = &d
+}
+
+// forwardsKnown: what the agent forwards is here already. His own mail isn't: it
+// joins the same case.
+func (in *inbound) forwardsKnown(original store.MessageRef) {
+	found, ok := followMerges(in.facts, original.Case)
+	if !ok {
+		in.d.Action, in.d.Exception = Except, "agent-no-case"
+		in.note("what is forwarded is here already, as message %s, on no case", original.ID)
+		return
+	}
+	in.tracking.found = found
+	in.note("what is forwarded is here already, as message %s", original.ID)
+	in.linkInternal()
 }
 
 // openOutgoing: an agent begins a case by writing to one outsider, with a

@@ -60,6 +60,9 @@ func (in *inbound) senderParty(a Address) store.Party {
 		row.Why = "From is not one plain address, so it is no identity"
 	case guest != nil && guest.HeldAt(a.Key(), guest.CreatedAt):
 		row.Party, row.Why = contactRef(*guest), "a new guest with this address"
+	case in.from(Forged):
+		_, row.Candidates, _ = resolve(holders)
+		row.Why = "forged: nobody is taken for the sender"
 	case in.sender.single && in.sender.vouched():
 		row.Party, row.Why = contactRef(in.sender.contact), "vouched for by the form"
 	case in.sender.single && matches(holders) > 1 && in.d.Customer.HeldAt(a.Key(), in.mail.Received):

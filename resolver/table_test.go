@@ -165,7 +165,7 @@ func (q square) meets(condition string) bool {
 	case "directory unknown":
 		return q.out
 	case "flood":
-		return q.flood && q.sender != "several From" // there is no address to count by
+		return q.flood
 	}
 	return condition == ""
 }
