@@ -37,7 +37,7 @@ func (in *inbound) linkDeliveryReport() {
 			At: in.mail.Received, Recipient: r.Address, Action: r.Action, Status: r.Status,
 			Diagnostic: r.Diagnostic, Report: in.mail.ID,
 		})
-		in.note("message %s: %s %s", original.ID, orSomeone(r.Address), r.Action)
+		in.note("message %s: %s %s", original.ID, toldOf(r.Address, original), r.Action)
 		if r.Permanent() {
 			in.flagCase("recipient-bounced")
 		}
@@ -102,9 +102,16 @@ func (in *inbound) passOn(original store.Message) {
 	in.note("passed on to %s, who submitted the message", to)
 }
 
-func orSomeone(address string) string {
+// toldOf names a recipient for a sentence that people read; of a blind one they
+// learn nothing.
+func toldOf(address string, original store.Message) string {
 	if address == "" {
 		return "a recipient"
+	}
+	for _, p := range original.Parties {
+		if p.Role == store.RoleBCC && store.Key(p.AddressUsed) == store.Key(address) {
+			return "a blind recipient's address"
+		}
 	}
 	return address
 }

@@ -81,9 +81,7 @@ func (s *stage) listenerCalled(name string) (l Listener) {
 var acceptedAs = regexp.MustCompile(`accepted ([0-9a-f-]{36})`)
 
 func (s *stage) send(m *sentMail) error {
-	if err := s.turn(); err != nil {
-		return err
-	}
+	untold := s.turn()
 	s.mails = append(s.mails, m)
 	if err := s.converse(m); err != nil {
 		return fmt.Errorf("handing the mail over: %w", err)
@@ -92,7 +90,7 @@ func (s *stage) send(m *sentMail) error {
 		m.id = id[1]
 		m.repeats = slices.ContainsFunc(s.mails[:len(s.mails)-1], func(before *sentMail) bool { return before.id == m.id })
 	}
-	return s.settle()
+	return errors.Join(untold, s.settle())
 }
 
 // converse speaks SMTP, or LMTP, one command at a time.

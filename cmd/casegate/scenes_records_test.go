@@ -292,9 +292,14 @@ func (s *stage) says(args, _ []string) error {
 	return wrongf("it says\n%s", strings.Join(d.Decision.Reasons, "\n"))
 }
 
+// saysNot reads as somebody who may not see Bcc.
 func (s *stage) saysNot(args, _ []string) error {
-	d, err := s.explained(args[0])
+	m, err := s.last(args[0])
 	if err != nil {
+		return err
+	}
+	var d struct{ Decision struct{ Reasons []string } }
+	if err := s.get(&d, "/messages/"+m.id+"/explain", nil); err != nil {
 		return err
 	}
 	if text := strings.Join(d.Decision.Reasons, "\n"); strings.Contains(text, args[1]) {
