@@ -46,9 +46,25 @@ type ListenerOptions struct {
 	Hostname       string        // in the banner; default: the machine's name
 	MaxMessage     int64         // bytes, advertised as SIZE; default 50 MiB, at most 4 GiB-1
 	MaxRecipients  int           // of one transaction; default 1000
-	MaxConnections int           // at the same time; default 2000
+	MaxConnections int           // at the same time; default 16000
 	MaxPerPeer     int           // of one address; default: MaxConnections
 	BareNewline    NewlinePolicy // default NewlineReject
+
+	TLSMode    TLSMode    // default TLSNone
+	TLS        *ServerTLS // with every other mode
+	RequireTLS bool       // nothing is done for a client before STARTTLS
+
+	Authenticator  Authenticator // nil: AUTH is not offered
+	Auth           AuthMode      // default AuthOffer
+	AuthWithoutTLS bool          // also in the clear, from this machine
+
+	XForward bool // peers are believed whom their mail is from, by XFORWARD
+	XClient  bool // peers are proxies: the client is whom they name by XCLIENT
+	// ProxyProtocol: peers are proxies, which begin with a PROXY header. Excludes
+	// XForward and XClient: whoever connects to the proxy is no peer of ours.
+	ProxyProtocol bool
+
+	HandshakeTimeout time.Duration // for a PROXY header, and for TLS; default 20 s
 
 	IdleTimeout  time.Duration // for a whole command line; default 5 min
 	WriteTimeout time.Duration // for a reply to leave; default 1 min
@@ -72,9 +88,12 @@ func (o ListenerOptions) withDefaults() (ListenerOptions, error) {
 	o.Hostname = cmp.Or(o.Hostname, host, "localhost")
 	o.MaxMessage = cmp.Or(o.MaxMessage, 50<<20)
 	o.MaxRecipients = cmp.Or(o.MaxRecipients, 1000)
-	o.MaxConnections = cmp.Or(o.MaxConnections, 2000)
+	o.MaxConnections = cmp.Or(o.MaxConnections, 16000)
 	o.MaxPerPeer = cmp.Or(o.MaxPerPeer, o.MaxConnections)
 	o.BareNewline = cmp.Or(o.BareNewline, NewlineReject)
+	o.TLSMode = cmp.Or(o.TLSMode, TLSNone)
+	o.Auth = cmp.Or(o.Auth, AuthOffer)
+	o.HandshakeTimeout = cmp.Or(o.HandshakeTimeout, 20*time.Second)
 	o.IdleTimeout = cmp.Or(o.IdleTimeout, 5*time.Minute)
 	o.WriteTimeout = cmp.Or(o.WriteTimeout, time.Minute)
 	o.BodyIdle = cmp.Or(o.BodyIdle, 3*time.Minute)
@@ -98,6 +117,24 @@ func (o *ListenerOptions) check() error {
 		return fmt.Errorf("unknown bare-newline policy %q", o.BareNewline)
 	case o.MaxMessage < 0 || o.MaxMessage > 1<<32-1:
 		return fmt.Errorf("message limit %d is not within 1 and %d", o.MaxMessage, int64(1<<32-1))
+	case o.ProxyProtocol && (o.XForward || o.XClient):
+		return errors.New("a PROXY header with XFORWARD or XCLIENT would let every client tell who it is")
+	}
+	return o.checkSecrecy()
+}
+
+func (o *ListenerOptions) checkSecrecy() error {
+	switch {
+	case o.TLSMode != TLSNone && o.TLSMode != TLSStart && o.TLSMode != TLSImplicit:
+		return fmt.Errorf("unknown TLS mode %q", o.TLSMode)
+	case o.TLSMode != TLSNone && o.TLS == nil:
+		return fmt.Errorf("TLS mode %s needs a certificate", o.TLSMode)
+	case o.TLSMode == TLSNone && o.RequireTLS:
+		return errors.New("TLS is required but not offered")
+	case o.Auth != AuthOffer && o.Auth != AuthRequire && o.Auth != AuthOff:
+		return fmt.Errorf("unknown mode of authentication %q", o.Auth)
+	case o.Auth == AuthRequire && o.Authenticator == nil:
+		return errors.New("authentication is required, but nobody can tell who may")
 	}
 	return nil
 }
@@ -111,7 +148,7 @@ type Listener struct {
 	cancel context.CancelFunc
 
 	mu      sync.Mutex
-	conns   map[*wire]struct{}
+	conns   map[*wire]netip.Addr // by the address that they count for
 	perPeer map[netip.Addr]int
 	closing chan struct{} // closed: no new connections
 	empty   chan struct{} // closed: closing, and no connection is left
@@ -143,7 +180,7 @@ func NewListener(ln net.Listener, o ListenerOptions) (*Listener, error) {
 	}
 	l := &Listener{
 		opts: o, log: o.Logger.With("listener", o.Name), ln: ln,
-		conns: map[*wire]struct{}{}, perPeer: map[netip.Addr]int{},
+		conns: map[*wire]netip.Addr{}, perPeer: map[netip.Addr]int{},
 		closing: make(chan struct{}), empty: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -190,6 +227,13 @@ func removeStale(path string) error {
 
 // Addr is where the listener listens.
 func (l *Listener) Addr() net.Addr { return l.ln.Addr() }
+
+// Connections is how many there are now.
+func (l *Listener) Connections() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns)
+}
 
 // Serve accepts connections until Shutdown, after which it returns nil. Call it
 // once.
@@ -266,34 +310,55 @@ func (l *Listener) admit(c net.Conn) *wire {
 		l.turnAway(c, name, "554 5.7.1 "+l.opts.Hostname+" does not serve your address")
 		return nil
 	}
-	l.mu.Lock()
+	w := newWire(l.ctx, c, &l.opts, l.log.With("peer", name))
 	refusal := ""
+	l.mu.Lock()
 	switch {
 	case l.isClosing():
 		refusal = "421 4.3.2 " + l.opts.Hostname + " is shutting down"
 	case len(l.conns) >= l.opts.MaxConnections:
 		refusal = "421 4.7.0 Too many connections, try again later"
-	case peer.IsValid() && l.perPeer[peer] >= l.opts.MaxPerPeer:
+	case l.opts.ProxyProtocol: // the header says for whom it counts
+		l.conns[w] = netip.Addr{}
+	case !l.seat(w, peer):
 		refusal = "421 4.7.0 Too many connections from your address, try again later"
 	}
-	var w *wire
-	if refusal == "" {
-		w = newWire(l.ctx, c, &l.opts, l.log.With("peer", name), nil)
-		w.released = func() { l.forget(w, peer) }
-		l.conns[w] = struct{}{}
-		l.perPeer[peer]++
-	}
 	l.mu.Unlock()
-	if w == nil {
+	if refusal != "" {
+		w.cancel()
 		l.turnAway(c, name, refusal)
+		return nil
 	}
+	w.place = func(client netip.Addr) bool { return l.place(w, client) }
+	w.released = func() { l.forget(w) }
 	return w
+}
+
+// seat counts a connection for an address, within its cap. An address that is
+// none has no cap.
+func (l *Listener) seat(w *wire, client netip.Addr) bool {
+	if client.IsValid() {
+		if l.perPeer[client] >= l.opts.MaxPerPeer {
+			return false
+		}
+		l.perPeer[client]++
+	}
+	l.conns[w] = client
+	return true
+}
+
+func (l *Listener) place(w *wire, client netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.seat(w, client)
 }
 
 func (l *Listener) turnAway(c net.Conn, peer, answer string) {
 	l.log.Info("connection refused", "peer", peer, "answer", answer)
-	c.SetWriteDeadline(time.Now().Add(time.Second)) // it fits the socket's buffer
-	c.Write([]byte(answer + "\r\n"))
+	if l.opts.TLSMode != TLSImplicit {
+		c.SetWriteDeadline(time.Now().Add(time.Second)) // it fits the socket's buffer
+		c.Write([]byte(answer + "\r\n"))
+	}
 	c.Close()
 }
 
@@ -316,12 +381,13 @@ func peerOf(a net.Addr) (netip.Addr, string) {
 	return addr, netip.AddrPortFrom(addr, ap.Port()).String()
 }
 
-func (l *Listener) forget(w *wire, peer netip.Addr) {
+func (l *Listener) forget(w *wire) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	client := l.conns[w]
 	delete(l.conns, w)
-	if l.perPeer[peer]--; l.perPeer[peer] == 0 {
-		delete(l.perPeer, peer)
+	if l.perPeer[client]--; l.perPeer[client] <= 0 {
+		delete(l.perPeer, client)
 	}
 	if l.isClosing() && len(l.conns) == 0 {
 		close(l.empty)

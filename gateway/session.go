@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -23,10 +24,13 @@ const (
 type Envelope struct {
 	Listener string
 	Role     Role
-	Protocol string     // "SMTP", "ESMTP" or "LMTP", for the Received field
-	Peer     netip.Addr // zero for a UNIX socket
+	Protocol string     // "SMTP", "ESMTP" or "LMTP", with S for TLS and A for AUTH (RFC 3848), for the Received field
+	Peer     netip.Addr // zero for a UNIX socket, or when XCLIENT doesn't know; a PROXY header or XCLIENT names it
 	PeerName string     // for logs
+	PeerHost string     // as XCLIENT says; empty: unknown
 	Helo     string     // printable ASCII, at most 255 bytes; anything else in it is a ?
+	Login    string     // the address of the agent who signed in; empty: nobody did
+	Client   Client     // from whom a trusted peer has the mail, as XFORWARD says; zero: not said
 
 	From         Path
 	Recipients   []Recipient // in order; a canonical path stands here once
@@ -96,8 +100,12 @@ var errNested = Verdict{503, [3]int{5, 5, 1}, "A transaction is open already, se
 // Reset ends a transaction: RSET, EHLO, or a message answered.
 func (s *session) Reset() {
 	s.env, s.keys = nil, nil
+	s.wire.forwarded = nil
 	s.wire.dropBody()
 }
+
+// busy reports an open transaction.
+func (s *session) busy() bool { return s.env != nil }
 
 // Logout has nothing to do: go-smtp closes the wire with the session.
 func (s *session) Logout() error { return nil }
@@ -106,6 +114,9 @@ func (s *session) Mail(from string, o *smtp.MailOptions) (err error) {
 	defer s.guard(&err)
 	if s.env != nil {
 		return s.reply(errNested)
+	}
+	if s.wire.opts.Auth == AuthRequire && s.wire.login == "" {
+		return s.reply(errAuthRequired)
 	}
 	path, err := pathOf(s.wire.line, "FROM:", from, o.UTF8)
 	if err != nil {
@@ -133,25 +144,21 @@ func ofSender(err error) error {
 }
 
 func (s *session) envelope() *Envelope {
-	o := s.wire.opts
+	w := s.wire
 	env := &Envelope{
-		Listener: o.Name,
-		Role:     o.Role,
-		Protocol: s.protocol(),
-		Helo:     plainText(s.conn.Hostname(), 255),
+		Listener: w.opts.Name,
+		Role:     w.opts.Role,
+		Protocol: w.protocol(),
+		Peer:     w.peer,
+		PeerName: w.peerName,
+		PeerHost: w.peerHost,
+		Helo:     plainText(cmp.Or(w.helo, s.conn.Hostname()), 255),
+		Login:    w.login,
 	}
-	env.Peer, env.PeerName = peerOf(s.wire.RemoteAddr())
+	if w.forwarded != nil {
+		env.Client = *w.forwarded
+	}
 	return env
-}
-
-func (s *session) protocol() string {
-	switch s.wire.hello {
-	case "LHLO":
-		return "LMTP"
-	case "EHLO":
-		return "ESMTP"
-	}
-	return "SMTP"
 }
 
 func (s *session) Rcpt(to string, o *smtp.RcptOptions) (err error) {

@@ -3,11 +3,13 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -18,12 +20,33 @@ import (
 // one buffer, in order, and leave in one write before we wait for the client.
 //
 //	state     event                              action                                   ->
+//	greeting  a PROXY header is due, and comes   the client is whom it names              greeting
+//	greeting  one is due: none in time, or bad   say nothing                              closing
+//	greeting  the named client has its share     answer 421 4.7.0                         closing
+//	greeting  TLS from the start                 shake hands                              greeting
 //	greeting  input is there before the banner   answer 554 5.5.0                         closing
 //	greeting  go-smtp writes its banner          keep it for the next flush               command
 //	command   a line                             hand it to go-smtp, remember it          command
 //	command   a line with control characters     answer 501 5.5.2                         command
 //	command   a line over 4 KiB                  drop up to its LF, answer 500 5.5.2      command
 //	command   too many of these two              answer 421 4.7.0                         closing
+//	command   EHLO, LHLO: go-smtp answers        add what we offer beside it              command
+//	command   MAIL, no accepted greeting since   answer 502 5.5.1                         command
+//	          the start, STARTTLS or XCLIENT
+//	command   TLS is required and not there: all answer 530 5.7.0                         command
+//	          but greetings, NOOP, RSET, QUIT
+//	command   STARTTLS, TLS there or transaction answer 503 5.5.1                         command
+//	command   STARTTLS, input behind it          answer 554 5.5.0: somebody injects       closing
+//	command   STARTTLS                           answer 220, shake hands, forget greeting
+//	                                             and login                                command
+//	any       the handshake fails or takes long  say nothing                              closing
+//	command   AUTH, not offered or out of turn   answer 502, 503, 504 or 538              command
+//	command   AUTH                               ask and read lines; answer 235 or 5xx    command
+//	command   AUTH, the third failure            answer 535 5.7.8 and 421 4.7.0           closing
+//	command   XFORWARD, XCLIENT, not trusted     answer 550 5.7.0                         command
+//	command   either, in a transaction           answer 503 5.5.1                         command
+//	command   XFORWARD                           keep it for the next transaction         command
+//	command   XCLIENT                            the client is whom it names; answer 220  command
 //	command   MAIL with a SIZE beyond 32 bits    answer 552 5.3.4                         command
 //	command   BDAT that cannot be read           answer 501 5.5.4: its end is unknown     closing
 //	command   BDAT n, no transaction             drop n bytes; go-smtp gets DATA, says no command
@@ -32,6 +55,7 @@ import (
 //	command   go-smtp writes 354                 keep it                                  data
 //	command   no whole line in time              answer 421 4.4.2                         closing
 //	command   shutdown, also while waiting       answer 421 4.3.2                         closing
+//	data      less than 1 KiB, no end in it      wait for more                            data
 //	data      bytes                              unstuff into the sink, note the flags    data
 //	data      CRLF . CRLF                        go-smtp gets ".CRLF": an empty body      command
 //	data      CR CRLF . CRLF                     the same; after the reply 421 4.7.0      command, closing
@@ -42,6 +66,7 @@ import (
 //	bdat      BDAT beyond the message limit      drop n bytes, answer 552 5.3.4; go-smtp
 //	                                             gets RSET, its reply is dropped          command
 //	bdat      MAIL, RCPT, DATA                   answer 502 5.5.1                         bdat
+//	bdat      STARTTLS, AUTH, XFORWARD, XCLIENT  answer 503 5.5.1: a transaction is open  bdat
 //	bdat      RSET, EHLO, HELO, LHLO             go-smtp resets the session: sink gone    command
 //	bdat      another line                       hand it to go-smtp                       bdat
 //	bdat      idle, too slow, too long in all    answer 421 4.4.2                         closing
@@ -51,10 +76,8 @@ import (
 //	closing   go-smtp writes                     swallow it                               closing
 //	closing   go-smtp reads                      end of input                             closing
 //
-// Seams for what is not offered yet: a PROXY header is read in greet, before the
-// banner; XFORWARD, XCLIENT and STARTTLS (which replaces raw) are answered in
-// vet, before go-smtp sees the line; AUTH needs vet to let the line after a 334
-// pass as it is.
+// STARTTLS, AUTH, XFORWARD and XCLIENT are ours alone. Where a listener doesn't
+// take one of them go-smtp says that it knows no such command; of AUTH we do.
 type wireState uint8
 
 const (
@@ -79,6 +102,7 @@ const (
 const (
 	lineMax   = 4 << 10 // a command line with its CRLF
 	outMax    = 8 << 10 // replies kept back while commands are pipelined
+	outKept   = 256     // of their buffer, between two flushes
 	faultsMax = 20      // lines we refused ourselves, for one connection
 )
 
@@ -96,26 +120,34 @@ var (
 type host interface {
 	// open begins the body of the open transaction; nil: there is none.
 	open() *body
+	// busy reports an open transaction.
+	busy() bool
 }
 
 // wire is the net.Conn that go-smtp is given. All but drain and sever run on
 // the goroutine that go-smtp serves the connection with.
 type wire struct {
-	raw      net.Conn
+	socket   net.Conn // the connection itself: deadlines, and an end from outside
+	raw      net.Conn // what is read and written: socket, or the TLS on it
+	tls      *tls.Conn
 	opts     *ListenerOptions
 	log      *slog.Logger
 	ctx      context.Context
 	cancel   context.CancelFunc
-	released func() // the listener forgets the connection
+	place    func(netip.Addr) bool // a place among the connections of a client that PROXY names
+	released func()                // the listener forgets the connection
 
 	input
-	state     wireState
-	out       []byte // replies not sent yet
-	midLine   bool   // go-smtp has written half a line
-	hand      []byte // what go-smtp reads next
-	line      []byte // the command line go-smtp got last; valid until its next read
-	hello     string // EHLO, HELO or LHLO, as the client said last
-	host      host
+	state    wireState
+	out      []byte // replies not sent yet
+	midLine  bool   // go-smtp has written half a line
+	hand     []byte // what go-smtp reads next
+	line     []byte // the command line go-smtp got last; valid until its next read
+	greeting string // EHLO, HELO or LHLO that go-smtp has still to answer
+	offering bool   // the first line of its answer is under way
+	hello    string // EHLO, HELO or LHLO that was accepted last; none since STARTTLS or XCLIENT
+	host     host
+	identity
 	body      *body // open, or complete and not yet taken by the session
 	bridge    bridge
 	ambiguous bool // a lax reader may disagree on where the last body ended
@@ -128,14 +160,15 @@ type wire struct {
 	draining bool
 }
 
-func newWire(ctx context.Context, raw net.Conn, opts *ListenerOptions, log *slog.Logger, released func()) *wire {
-	w := &wire{raw: raw, opts: opts, log: log, released: released}
+func newWire(ctx context.Context, socket net.Conn, opts *ListenerOptions, log *slog.Logger) *wire {
+	w := &wire{socket: socket, raw: socket, opts: opts, log: log}
+	w.peer, w.peerName = peerOf(socket.RemoteAddr())
 	w.ctx, w.cancel = context.WithCancel(ctx)
 	return w
 }
 
-func (w *wire) LocalAddr() net.Addr                { return w.raw.LocalAddr() }
-func (w *wire) RemoteAddr() net.Addr               { return w.raw.RemoteAddr() }
+func (w *wire) LocalAddr() net.Addr                { return w.socket.LocalAddr() }
+func (w *wire) RemoteAddr() net.Addr               { return w.socket.RemoteAddr() }
 func (w *wire) SetDeadline(t time.Time) error      { return nil } // the deadlines are ours
 func (w *wire) SetReadDeadline(t time.Time) error  { return nil }
 func (w *wire) SetWriteDeadline(t time.Time) error { return nil }
@@ -193,6 +226,9 @@ func (w *wire) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	w.out = append(w.out, p...)
+	if w.offering && !w.midLine {
+		w.offer()
+	}
 	if len(w.out) > outMax {
 		return len(p), w.flush()
 	}
@@ -201,6 +237,10 @@ func (w *wire) Write(p []byte) (int, error) {
 
 // keep decides whether a reply of go-smtp goes out, and what it means for us.
 func (w *wire) keep(reply []byte) bool {
+	if w.greeting != "" && bytes.HasPrefix(reply, []byte("250")) {
+		w.hello, w.offering = w.greeting, bytes.HasPrefix(reply, []byte("250-"))
+	}
+	w.greeting = ""
 	bridge, goAhead := w.bridge, bytes.HasPrefix(reply, []byte("354 "))
 	w.bridge = bridgeNone
 	switch {
@@ -222,14 +262,27 @@ func (w *wire) keep(reply []byte) bool {
 	return true
 }
 
-// greet looks for input that came before the banner: the client doesn't wait
-// for its turn, or isn't speaking SMTP at all.
+// greet gets a connection to the point where a banner may be said.
 func (w *wire) greet() {
+	defer func() {
+		if r := recover(); r != nil {
+			w.panicked(r)
+		}
+	}()
 	w.state = stateCommand
+	if w.opts.ProxyProtocol && !w.introduced() || w.opts.TLSMode == TLSImplicit && !w.secure() {
+		return
+	}
+	w.hearFirst()
+}
+
+// hearFirst looks for input that came before the banner: the client doesn't wait
+// for its turn, or isn't speaking SMTP at all.
+func (w *wire) hearFirst() {
 	if w.opts.BannerPause < 0 {
 		return
 	}
-	w.raw.SetReadDeadline(time.Now().Add(w.opts.BannerPause))
+	w.socket.SetReadDeadline(time.Now().Add(w.opts.BannerPause))
 	n, err := w.raw.Read(w.small[:])
 	switch {
 	case n > 0:
@@ -273,11 +326,14 @@ func (w *wire) flush() error {
 	if len(w.out) == 0 {
 		return nil
 	}
-	w.raw.SetWriteDeadline(time.Now().Add(w.opts.WriteTimeout))
+	w.socket.SetWriteDeadline(time.Now().Add(w.opts.WriteTimeout))
 	_, err := w.raw.Write(w.out)
 	w.out = w.out[:0]
-	if cap(w.out) > lineMax {
+	if cap(w.out) > outKept {
 		w.out = nil
+	}
+	if w.tls != nil { // reading may write, too
+		w.socket.SetWriteDeadline(time.Time{})
 	}
 	if err != nil {
 		w.state = stateClosing
@@ -307,7 +363,7 @@ func (w *wire) Close() error {
 
 func (w *wire) linger() {
 	if c, ok := w.raw.(interface{ CloseWrite() error }); ok && c.CloseWrite() == nil {
-		w.raw.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
+		w.socket.SetReadDeadline(time.Now().Add(250 * time.Millisecond))
 		io.CopyN(io.Discard, w.raw, 256<<10)
 	}
 }
@@ -338,14 +394,14 @@ func (w *wire) drain() {
 	defer w.mu.Unlock()
 	w.draining = true
 	if w.waiting {
-		w.raw.SetReadDeadline(time.Unix(1, 0))
+		w.socket.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 
 // sever cuts the connection off. It may be called from any goroutine.
 func (w *wire) sever() {
 	w.cancel()
-	w.raw.Close()
+	w.socket.Close()
 }
 
 func (w *wire) isDraining() bool {
@@ -362,7 +418,7 @@ func (w *wire) read(p []byte, deadline time.Time, wake bool) (int, error) {
 		return 0, errDraining
 	}
 	w.waiting = wake
-	w.raw.SetReadDeadline(deadline)
+	w.socket.SetReadDeadline(deadline)
 	w.mu.Unlock()
 
 	n, err := w.raw.Read(p)

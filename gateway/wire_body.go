@@ -189,11 +189,13 @@ func (b *body) discard(log *slog.Logger) {
 // the connection is at its end.
 func (w *wire) receive(b *body) error {
 	for w.state == stateData {
-		n, done := b.dotted(w.unread())
-		w.pos += n
-		if done {
-			w.state, w.hand, w.ambiguous = stateCommand, endOfData, b.crcrlf
-			return nil
+		if !w.trickles() {
+			n, done := b.dotted(w.unread())
+			w.pos += n
+			if done {
+				w.state, w.hand, w.ambiguous = stateCommand, endOfData, b.crcrlf
+				return nil
+			}
 		}
 		if err := w.fillBody(b); err != nil {
 			w.failed(err)
@@ -203,15 +205,22 @@ func (w *wire) receive(b *body) error {
 	return io.EOF // the 354 never went out
 }
 
-// chunk takes the n bytes of a BDAT chunk. An error means that the connection
+// trickles reports that too little is here to be worth a write. It waits in the
+// small buffer: a sink need not hold memory for a client that keeps it waiting.
+func (w *wire) trickles() bool {
+	return w.buffered() < smallBuffer && !bytes.Contains(w.unread(), endOfData)
+}
+
+// chunk takes the n bytes of a BDAT chunk, as slowly as receive. An error means that the connection
 // is at its end.
 func (w *wire) chunk(b *body, n int64) error {
 	for n > 0 {
-		if w.buffered() == 0 {
+		if int64(w.buffered()) < min(n, smallBuffer) {
 			if err := w.fillBody(b); err != nil {
 				w.failed(err)
 				return err
 			}
+			continue
 		}
 		part := w.unread()
 		part = part[:min(int64(len(part)), n)]

@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"bufio"
+	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -21,14 +23,16 @@ import (
 // for those that say "# ours", against bare go-smtp, which must give the same
 // replies. A dialogue is text:
 //
-//	# lmtp           a comment; at the top, the words lmtp, ours and normalize set the scene
+//	# lmtp           a comment; at the top, words set the scene: ours, and those of scenes
 //	C: NOOP          the client sends the line and CRLF
+//	C6 AUTH X "a"    the same, with a Go string at its end as base64
 //	C- "raw\x00"     the client sends exactly this, a Go string
 //	C# 1001          the client sends so many x
 //	S: 250 2.0.0 ok  the server answers this line; a final * stands for any rest
 //	S!               the server closes the connection
+//	TLS              client and server shake hands
 //
-// Lines of the client up to the next S are sent in one write.
+// Lines of the client up to the next S, or TLS, are sent in one write.
 
 // dialogueSize is SIZE in the dialogues.
 const dialogueSize = 1000
@@ -77,14 +81,28 @@ func ourServer(t *testing.T, text string) string {
 	}}
 	l := listen(t, h, func(o *ListenerOptions) {
 		o.MaxMessage, o.MaxRecipients = dialogueSize, 3
-		if scene(text, "lmtp") {
-			o.Protocol = "lmtp"
-		}
-		if scene(text, "normalize") {
-			o.BareNewline = NewlineNormalize
+		for word, set := range scenes {
+			if scene(text, word) {
+				set(t, o)
+			}
 		}
 	})
 	return l.Addr().String()
+}
+
+// scenes are what the words at the top of a dialogue change.
+var scenes = map[string]func(*testing.T, *ListenerOptions){
+	"lmtp":         func(_ *testing.T, o *ListenerOptions) { o.Protocol = "lmtp" },
+	"normalize":    func(_ *testing.T, o *ListenerOptions) { o.BareNewline = NewlineNormalize },
+	"starttls":     func(t *testing.T, o *ListenerOptions) { o.TLSMode, o.TLS = TLSStart, testTLS(t).server },
+	"implicit":     func(t *testing.T, o *ListenerOptions) { o.TLSMode, o.TLS = TLSImplicit, testTLS(t).server },
+	"require_tls":  func(_ *testing.T, o *ListenerOptions) { o.RequireTLS = true },
+	"auth":         func(_ *testing.T, o *ListenerOptions) { o.Authenticator = desk },
+	"auth_clear":   func(_ *testing.T, o *ListenerOptions) { o.Authenticator, o.AuthWithoutTLS = desk, true },
+	"auth_require": func(_ *testing.T, o *ListenerOptions) { o.Auth = AuthRequire },
+	"xforward":     func(_ *testing.T, o *ListenerOptions) { o.XForward = true },
+	"xclient":      func(_ *testing.T, o *ListenerOptions) { o.XClient = true },
+	"proxy":        func(_ *testing.T, o *ListenerOptions) { o.ProxyProtocol = true },
 }
 
 // bareSession answers as our testHandler does.
@@ -120,6 +138,14 @@ func bareServer(t *testing.T, text string) string {
 	return ln.Addr().String()
 }
 
+// player is the client of a dialogue.
+type player struct {
+	t       *testing.T
+	conn    net.Conn
+	r       *bufio.Reader
+	pending strings.Builder
+}
+
 func playDialogue(t *testing.T, addr, text string) {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -127,55 +153,75 @@ func playDialogue(t *testing.T, addr, text string) {
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(10 * time.Second))
-	r := bufio.NewReader(c)
-	var pending strings.Builder
+	p := &player{t: t, conn: c, r: bufio.NewReader(c)}
 	number := 0
 	for line := range strings.Lines(text) {
 		number++
 		line = strings.TrimSuffix(line, "\n")
-		if err := playLine(c, r, &pending, line); err != nil {
+		if err := p.play(line); err != nil {
 			t.Fatalf("line %d: %v", number, err)
 		}
 	}
 }
 
-func playLine(c net.Conn, r *bufio.Reader, pending *strings.Builder, line string) error {
+func (p *player) flush() {
+	io.WriteString(p.conn, p.pending.String())
+	p.pending.Reset()
+}
+
+func (p *player) play(line string) error {
 	kind, arg := line[:min(2, len(line))], strings.TrimPrefix(line[min(2, len(line)):], " ")
 	if strings.HasPrefix(kind, "#") || line == "" {
 		return nil
 	}
-	if kind[0] == 'S' {
-		io.WriteString(c, pending.String())
-		pending.Reset()
+	if line == "TLS" {
+		p.flush()
+		conn := tls.Client(p.conn, testTLS(p.t).client())
+		p.conn, p.r = conn, bufio.NewReader(conn)
+		return conn.Handshake()
 	}
+	if kind[0] == 'S' {
+		p.flush()
+		return p.hear(kind, arg)
+	}
+	text, err := clientLine(kind, arg)
+	p.pending.WriteString(text)
+	return err
+}
+
+// clientLine is what a line of the client sends.
+func clientLine(kind, arg string) (string, error) {
 	switch kind {
 	case "C:":
-		pending.WriteString(arg + "\r\n")
+		return arg + "\r\n", nil
 	case "C-":
-		raw, err := strconv.Unquote(arg)
-		if err != nil {
-			return err
-		}
-		pending.WriteString(raw)
+		return strconv.Unquote(arg)
+	case "C6":
+		quote := strings.IndexByte(arg, '"')
+		raw, err := strconv.Unquote(arg[max(quote, 0):])
+		return arg[:max(quote, 0)] + base64.StdEncoding.EncodeToString([]byte(raw)) + "\r\n", err
 	case "C#":
 		n, err := strconv.Atoi(arg)
-		if err != nil {
-			return err
-		}
-		pending.WriteString(strings.Repeat("x", n))
+		return strings.Repeat("x", n), err
+	}
+	return "", fmt.Errorf("unknown line %q %q", kind, arg)
+}
+
+func (p *player) hear(kind, arg string) error {
+	switch kind {
 	case "S:":
-		got, err := r.ReadString('\n')
+		got, err := p.r.ReadString('\n')
 		want, open := strings.CutSuffix(arg, "*")
 		if err != nil || got != want+"\r\n" && !(open && strings.HasPrefix(got, want)) {
 			return fmt.Errorf("got %q, %v; want %q", got, err, arg)
 		}
 	case "S!":
-		rest, err := io.ReadAll(r)
+		rest, err := io.ReadAll(p.r)
 		if len(rest) > 0 || err != nil && !errors.Is(err, syscall.ECONNRESET) {
 			return fmt.Errorf("got %q, %v; want the connection closed", rest, err)
 		}
 	default:
-		return fmt.Errorf("unknown line %q", line)
+		return fmt.Errorf("unknown line %q", kind)
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +42,7 @@ func FuzzSession(f *testing.F) {
 		h, a := &testHandler{}, &alarm{}
 		s := newStage(t, h, func(o *ListenerOptions) {
 			o.BareNewline, o.MaxMessage, o.MaxRecipients, o.Logger = NewlineNormalize, 2000, 5, slog.New(a)
+			o.XForward, o.XClient, o.Authenticator, o.AuthWithoutTLS = true, true, desk, true
 			if lmtp {
 				o.Protocol = "lmtp"
 			}
@@ -98,10 +98,8 @@ func sessionSeeds() []string {
 		var b strings.Builder
 		for line := range strings.Lines(string(raw)) {
 			line = strings.TrimSuffix(line, "\n")
-			if text, ok := strings.CutPrefix(line, "C: "); ok {
-				b.WriteString(text + "\r\n")
-			} else if quoted, ok := strings.CutPrefix(line, "C- "); ok {
-				text, _ := strconv.Unquote(quoted)
+			if kind, arg, _ := strings.Cut(line, " "); strings.HasPrefix(kind, "C") {
+				text, _ := clientLine(kind, arg)
 				b.WriteString(text)
 			}
 		}

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"strconv"
 	"strings"
@@ -41,7 +42,8 @@ func (in *input) room() []byte {
 	switch {
 	case in.flowing || kept == len(in.buf):
 		in.grow()
-	case kept == 0:
+	case kept < smallBuffer:
+		copy(in.small[:], in.unread())
 		in.release()
 	default:
 		copy(in.buf, in.unread())
@@ -86,11 +88,17 @@ func (w *wire) fill(deadline time.Time) error {
 func (w *wire) command() ([]byte, error) {
 	for {
 		line, err := w.readLine()
-		if err != nil {
+		if err == errLongLine {
+			w.fault(500, "5.5.2", "Line too long")
+			line = nil
+		} else if err != nil {
 			w.failed(err)
 			return nil, io.EOF
 		}
-		hand := w.vet(line)
+		var hand []byte
+		if line != nil {
+			hand = w.vet(line)
+		}
 		if w.state == stateClosing {
 			return nil, io.EOF
 		}
@@ -101,42 +109,40 @@ func (w *wire) command() ([]byte, error) {
 	}
 }
 
-// readLine returns a line with its LF. A line that is too long is dropped and
-// answered; a client may have pipelined behind it, so the session goes on.
+// errLongLine is about a line that was dropped up to its LF; a client may have
+// pipelined behind it, so the session goes on.
+var errLongLine = errors.New("line too long")
+
+// readLine returns a line with its LF.
 func (w *wire) readLine() ([]byte, error) {
 	deadline := time.Now().Add(w.opts.IdleTimeout)
 	tooLong := false
-	for w.state != stateClosing {
+	for {
 		if w.state != stateBDAT && w.isDraining() {
 			return nil, errDraining
 		}
-		lf := bytes.IndexByte(w.unread(), '\n')
-		if lf < 0 {
-			if w.buffered() >= lineMax {
-				tooLong = true
+		if lf := bytes.IndexByte(w.unread(), '\n'); lf >= 0 {
+			line := w.unread()[:lf+1]
+			w.pos += lf + 1
+			if tooLong || len(line) > lineMax {
+				return nil, errLongLine
 			}
-			if tooLong {
-				w.pos = w.end
-			}
-			if err := w.fill(deadline); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		line := w.unread()[:lf+1]
-		w.pos += lf + 1
-		if !tooLong && len(line) <= lineMax {
 			return line, nil
 		}
-		tooLong = false
-		w.fault(500, "5.5.2", "Line too long")
+		if w.buffered() >= lineMax {
+			tooLong = true
+		}
+		if tooLong {
+			w.pos = w.end
+		}
+		if err := w.fill(deadline); err != nil {
+			return nil, err
+		}
 	}
-	return nil, io.EOF
 }
 
 // vet decides about a command line before go-smtp sees it: it returns what to
-// hand over, or nil when the line has been answered. This is also the seam for
-// XFORWARD, XCLIENT and STARTTLS.
+// hand over, or nil when the line has been answered.
 func (w *wire) vet(line []byte) []byte {
 	text := bytes.TrimRight(line, "\r\n")
 	verb := strings.ToUpper(string(text[:min(4, len(text))]))
@@ -146,17 +152,28 @@ func (w *wire) vet(line []byte) []byte {
 	case hasControl(text) || bytes.Count(line, []byte("\r")) > 1:
 		w.fault(501, "5.5.2", "Control characters are not allowed")
 		return nil
+	case w.barred(verb, string(text)):
+		w.answer(530, "5.7.0", "Must issue a STARTTLS command first")
+		return nil
+	case w.extension(string(text)):
+		return nil
+	case verb == "MAIL" && w.hello == "":
+		w.answer(502, "5.5.1", "Please introduce yourself first.")
+		return nil
 	case verb == "MAIL" && beyond32(text):
 		w.answer(552, "5.3.4", "Max message size exceeded")
 		return nil
 	case w.state == stateBDAT && (verb == "MAIL" || verb == "RCPT" || verb == "DATA"):
 		w.answer(502, "5.5.1", verb+" not allowed during message transfer")
 		return nil
-	case verb == "EHLO" || verb == "HELO" || verb == "LHLO":
-		w.hello = verb
+	case isGreeting(verb):
+		w.greeting, w.helo = verb, ""
 	}
+	w.sealed = w.named
 	return line
 }
+
+func isGreeting(verb string) bool { return verb == "EHLO" || verb == "HELO" || verb == "LHLO" }
 
 func hasControl(line []byte) bool {
 	for _, c := range line {

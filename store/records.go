@@ -123,6 +123,9 @@ type Agent struct {
 	EmailAddresses []string  `json:"email_addresses"`
 	SendAs         []string  `json:"send_as,omitempty"` // addresses allowed in From; empty: every mailbox
 	CreatedAt      time.Time `json:"created_at"`
+	// PasswordHash is what a login is checked against; empty: there is none. It is
+	// stored, and never leaves by JSON.
+	PasswordHash string `json:"-" cbor:"password_hash,omitempty"`
 }
 
 // Direction of an e-mail activity, seen from the desk.

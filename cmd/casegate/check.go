@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
+	"strings"
 	"time"
-
-	"github.com/emersion/go-smtp"
 
 	"github.com/casegate/casegate/gateway/relay"
 	"github.com/casegate/casegate/store"
@@ -30,8 +30,12 @@ const (
 	foundStore    = "CG0102" // the store opens, or a daemon has it
 	foundKeys     = "CG0201" // there is a key to sign tokens with
 	foundListener = "CG0301" // a listener's address is free, or answered by the daemon
-	foundHop      = "CG0401" // a next hop takes mail
+	foundHop      = "CG0401" // a next hop answers
 	foundRoute    = "CG0402" // where mail for an example address goes
+	foundTLS      = "CG0403" // how a next hop is secured
+	foundSignIn   = "CG0404" // a next hop lets us sign in
+	foundTakes    = "CG0405" // a next hop takes mail from us for an example address
+	foundLacks    = "CG0406" // a next hop lacks an extension
 )
 
 // checker collects findings.
@@ -131,41 +135,73 @@ func (c *checker) listeners() {
 	}
 }
 
-// hops connects to every next hop and says EHLO or LHLO.
+// hops looks at every next hop as an attempt would.
 func (c *checker) hops(ctx context.Context) {
+	r, err := newRelay(c.cfg, nil, c.p.logger(c.cfg))
+	if err != nil {
+		return // routes says it
+	}
 	seen := map[string]bool{}
-	for _, r := range c.cfg.Routes {
-		name := r.NextHop.String()
-		if name == relay.None || seen[name] {
-			continue
+	for _, route := range c.cfg.Routes {
+		rt, from, to := route.relay(), "", "postmaster@example.com"
+		if len(c.cfg.Mailboxes) > 0 {
+			if from = c.cfg.Mailboxes[0].Address; route.Role == "inbound" {
+				from, to = "", from
+			}
 		}
-		seen[name] = true
-		if err := probe(ctx, r.NextHop, c.cfg.Hostname); err != nil {
-			c.add(foundHop, "warning", "mail for it waits in the outbox until it answers", "next hop %s: %v", name, err)
-			continue
+		if route.RecipientDomain != "" {
+			to = "postmaster@" + route.RecipientDomain
 		}
-		c.ok(foundHop, "next hop %s answers", name)
+		if key := fmt.Sprint(rt, to); seen[key] {
+			continue
+		} else {
+			seen[key] = true
+		}
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		list, err := r.Probe(ctx, rt, from, to)
+		cancel()
+		if err != nil {
+			c.add(foundHop, "error", "see routes", "%v", err)
+		}
+		for _, p := range list {
+			c.probed(p, to)
+		}
 	}
 }
 
-// probe greets a next hop.
-func probe(ctx context.Context, n NextHop, hostname string) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, n.Network, n.Address)
-	if err != nil {
-		return err
+// probed tells what was found at one next hop.
+func (c *checker) probed(p relay.Probed, to string) {
+	name := p.NextHop
+	if p.Stage == relay.StageConnect {
+		c.add(foundHop, "warning", "mail for it waits in the outbox until it answers", "next hop %s: %v", name, p.Err)
+		return
 	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
-	client := smtp.NewClient(conn)
-	if n.Protocol == "lmtp" {
-		client = smtp.NewClientLMTP(conn)
+	c.ok(foundHop, "next hop %s answers", name)
+	switch {
+	case p.Stage == relay.StageTLS:
+		c.add(foundTLS, "warning", "mail for it waits in the outbox; see tls, tls_pin and tls_ca", "next hop %s: %v", name, p.Err)
+		return
+	case p.TLS != nil:
+		c.ok(foundTLS, "next hop %s: %s, certificate of %s %s, key %s", name, p.TLS.Version, p.TLS.Peer, p.TLS.Trust, p.TLS.Pin)
+	case p.Mode == relay.TLSOpportunistic:
+		c.add(foundTLS, "warning", "write tls: verify once it can", "next hop %s has no TLS: mail for it goes in the clear", name)
 	}
-	if err := client.Hello(hostname); err != nil {
-		return err
+	switch {
+	case p.Stage == relay.StageSignIn:
+		c.add(foundSignIn, "warning", "mail for it waits in the outbox; see auth", "next hop %s: %v", name, p.Err)
+		return
+	case p.Signed:
+		c.ok(foundSignIn, "next hop %s lets us sign in", name)
 	}
-	return client.Quit()
+	if p.Err != nil {
+		c.add(foundTakes, "warning", "the next hop must take mail from this machine for that address", "next hop %s does not take mail for %s: %v", name, to, p.Err)
+	} else {
+		c.ok(foundTakes, "next hop %s takes mail for %s", name, to)
+	}
+	slices.Sort(p.Lacks)
+	if len(p.Lacks) > 0 {
+		c.add(foundLacks, "warning", "mail that needs it comes back to its sender: a body is never re-encoded", "next hop %s does not offer %s", name, strings.Join(p.Lacks, ", "))
+	}
 }
 
 // routes prints the effective route of one example address per role and
@@ -195,7 +231,7 @@ func (c *checker) route(r *relay.Relay, role, recipient string) {
 	case !ok || route.NextHop == relay.None:
 		c.ok(foundRoute, "%s mail for %s stays on its case", role, recipient)
 	default:
-		c.ok(foundRoute, "%s mail for %s goes to %s", role, recipient, route.NextHop)
+		c.ok(foundRoute, "%s mail for %s goes to %s", role, recipient, strings.Join(append([]string{route.NextHop}, route.Further...), ", then "))
 	}
 }
 

@@ -80,8 +80,10 @@ type Listener struct {
 	// BareNewline: a lone CR or LF is refused (550 5.6.0) or made CRLF.
 	BareNewline string `mapstructure:"bare_newline" oneof:"reject normalize" element:"reject"`
 	// Trust is what the peers' own words are believed for: authres their
-	// Authentication-Results, control_headers their X-Case-* fields. Needs peers.
-	Trust []string `mapstructure:"trust" oneof:"authres control_headers" later:"xforward"`
+	// Authentication-Results, control_headers their X-Case-* fields, xforward whom
+	// they have the mail from, xclient who speaks through them. Needs peers.
+	// xclient excludes authres and control_headers.
+	Trust []string `mapstructure:"trust" oneof:"authres control_headers xforward xclient"`
 	// Authentication of senders (SPF, DKIM, DMARC): off, or upstream, as the
 	// peers' Authentication-Results say; that needs trust: [authres] and
 	// AuthServID. Excludes role outbound.
@@ -94,10 +96,30 @@ type Listener struct {
 	// X-Case-Customer says who the customer is (rule I23), and Reply-To may stand
 	// for From. Excludes role outbound, and peers that are everyone.
 	TrustedForm bool `mapstructure:"trusted_form"`
-	// MaxConnections at a time on this listener; more wait in the kernel or get 421.
-	MaxConnections int `mapstructure:"max_connections" element:"1000"`
+	// TLS of the client's side: none, starttls, or implicit from the first byte on.
+	// All but none need TLSCert and TLSKey.
+	TLS string `mapstructure:"tls" oneof:"none starttls implicit" element:"none"`
+	// RequireTLS serves nobody before STARTTLS. Excludes tls: none.
+	RequireTLS bool `mapstructure:"require_tls"`
+	// TLSCert and TLSKey are PEM files, read again when they change.
+	TLSCert string `mapstructure:"tls_cert"`
+	TLSKey  string `mapstructure:"tls_key"`
+	// ClientCA is a PEM file of who may vouch for agents by certificates (AUTH
+	// EXTERNAL). Needs TLS.
+	ClientCA string `mapstructure:"client_ca"`
+	// Auth lets agents sign in: offer, require or off. Under TLS only, but for
+	// AuthWithoutTLS.
+	Auth string `mapstructure:"auth" oneof:"offer require off" element:"offer"`
+	// AuthWithoutTLS lets agents on this machine sign in in the clear. Needs an
+	// address on loopback or a UNIX socket.
+	AuthWithoutTLS bool `mapstructure:"auth_without_tls"`
+	// ProxyProtocol: the peers are proxies that begin with a PROXY header.
+	// Excludes Trust and TrustedForm; outbound it needs auth: require.
+	ProxyProtocol bool `mapstructure:"proxy_protocol"`
+	// MaxConnections at a time on this listener; more get 421.
+	MaxConnections int `mapstructure:"max_connections" element:"16000"`
 	// MaxConnectionsPerPeer at a time from one address.
-	MaxConnectionsPerPeer int `mapstructure:"max_connections_per_peer" element:"200"`
+	MaxConnectionsPerPeer int `mapstructure:"max_connections_per_peer" element:"12000"`
 }
 
 // Limits bound memory and patience.
@@ -127,12 +149,49 @@ type Route struct {
 	Role string `mapstructure:"role" required:"true" noun:"role" oneof:"inbound outbound"`
 	// RecipientDomain narrows the route to recipients at one domain.
 	RecipientDomain string `mapstructure:"recipient_domain"`
+	// Sender narrows the route to a MAIL FROM: an address, a domain, .subdomains,
+	// or <> for the null reverse-path.
+	Sender string `mapstructure:"sender"`
+	// Mailbox narrows the route to mail of one of our mailboxes.
+	Mailbox string `mapstructure:"mailbox"`
 	// NextHop is none (inbound only: keep on the case, forward nowhere),
-	// smtp://host:port, lmtp://host:port or lmtp:///path.
+	// smtp://host:port, smtps://host:port, lmtp://host:port or lmtp:///path.
 	NextHop NextHop `mapstructure:"next_hop" required:"true"`
+	// NextHops stands instead of NextHop: several, each tried when those before it
+	// cannot be reached.
+	NextHops []NextHop `mapstructure:"next_hops"`
 	// TLS towards the next hop; unset is none on loopback and UNIX sockets and
 	// verify elsewhere.
-	TLS string `mapstructure:"tls" oneof:"none" later:"opportunistic require verify pin"`
+	TLS string `mapstructure:"tls" oneof:"none opportunistic require verify pin"`
+	// TLSPin are the SHA-256 of the public keys that tls: pin lets pass.
+	TLSPin []string `mapstructure:"tls_pin"`
+	// TLSCA is a PEM file of who may vouch for tls: verify; empty is whom the
+	// system trusts.
+	TLSCA string `mapstructure:"tls_ca"`
+	// Auth signs in at the next hop. Needs TLS verify or pin.
+	Auth RouteAuth `mapstructure:"auth"`
+	// XForward passes on who handed the mail to us, where the next hop takes that.
+	XForward bool `mapstructure:"xforward"`
+	// MaxConnections to the next hop at once.
+	MaxConnections int `mapstructure:"max_connections" element:"10"`
+	// MaxPerSecond messages to the next hop; 0 is as many as there are.
+	MaxPerSecond int `mapstructure:"max_per_second"`
+}
+
+// RouteAuth is how we sign in at a next hop: with a password, or with a token
+// that an OAuth server gives us.
+type RouteAuth struct {
+	// User that we are there; empty: we don't sign in.
+	User string `mapstructure:"user"`
+	// PasswordFile holds the password. Excludes TokenURL.
+	PasswordFile string `mapstructure:"password_file"`
+	// TokenURL is where tokens are asked for, with client credentials.
+	TokenURL string `mapstructure:"token_url"`
+	// ClientID and ClientSecretFile are ours there.
+	ClientID         string `mapstructure:"client_id"`
+	ClientSecretFile string `mapstructure:"client_secret_file"`
+	// Scope to ask for.
+	Scope string `mapstructure:"scope"`
 }
 
 // Console is the HTTP side.
@@ -226,6 +285,12 @@ type Retry struct {
 	Schedule []Duration `mapstructure:"schedule"`
 	// Expire is when a delivery is given up and bounced.
 	Expire Duration `mapstructure:"expire"`
+	// DelayNotice is the age at which the sender hears, once, that a delivery
+	// takes long; 0s is never.
+	DelayNotice Duration `mapstructure:"delay_notice"`
+	// MaxReturned is the size up to which a bounce returns the whole message, if
+	// its sender asked for that.
+	MaxReturned Size `mapstructure:"max_returned"`
 }
 
 // Log is the daemon's own log.
@@ -246,7 +311,7 @@ func defaults() *Config {
 		Listeners:    defaultListeners(),
 		Limits:       Limits{MessageSize: 50 << 20, Recipients: 1000, IdleTimeout: Duration(5 * time.Minute), BodyTimeout: Duration(30 * time.Minute)},
 		Mailboxes:    []Mailbox{{Address: "311@city.example", Queue: "general"}},
-		Routes:       []Route{{Role: "inbound"}, {Role: "outbound", NextHop: NextHop{"smtp", Endpoint{"tcp", "127.0.0.1:2526"}}, TLS: "none"}},
+		Routes:       defaultRoutes(),
 		Console:      Console{Address: Endpoint{"tcp", "127.0.0.1:8025"}},
 		Identity:     Identity{OnUnverified: "contact"},
 		Reopen:       Reopen{Window: 30 * day, PerDay: 3},
@@ -263,7 +328,7 @@ func defaults() *Config {
 		Outbound: Outbound{Sender: "user", ToPolicy: "cc", Unresolved: "text", NewRecipients: "allow",
 			UnresolvedOriginals: "off", Uncased: "pass", OnUnknown: "defer", OnSigned: "strip"},
 		CaseLog: CaseLog{FileTypes: []string{"eml", "msg", "pdf", "txt", "csv", "jpg", "jpeg", "png", "docx", "xlsx", "odt", "ods"}},
-		Retry:   Retry{Schedule: defaultSchedule(), Expire: 5 * day},
+		Retry:   Retry{Schedule: defaultSchedule(), Expire: 5 * day, DelayNotice: Duration(4 * time.Hour), MaxReturned: 256 << 10},
 		Log:     Log{Level: "info", Format: "text"},
 	}
 }
@@ -279,6 +344,14 @@ func defaultListeners() []Listener {
 		fillElement(&listeners[i])
 	}
 	return listeners
+}
+
+func defaultRoutes() []Route {
+	routes := []Route{{Role: "inbound"}, {Role: "outbound", NextHop: NextHop{"smtp", Endpoint{"tcp", "127.0.0.1:2526"}}, TLS: "none"}}
+	for i := range routes {
+		fillElement(&routes[i])
+	}
+	return routes
 }
 
 func defaultSchedule() []Duration {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/gateway/console"
+	"github.com/casegate/casegate/gateway/relay"
 	"github.com/casegate/casegate/store"
 )
 
@@ -142,6 +143,9 @@ func (l Listener) check(path string) problems {
 			hint: "set it on an inbound listener whose peers are the form's own machines"})
 	}
 	found = append(found, l.checkBelief(path)...)
+	found = append(found, l.checkTLS(path)...)
+	found = append(found, l.checkAuth(path)...)
+	found = append(found, l.checkProxy(path)...)
 	for i, address := range l.SendAs {
 		if err := console.CheckAddress(address); err != nil {
 			found = append(found, problem{path: fmt.Sprintf("%s.send_as[%d]", path, i), what: err.Error(), hint: "write an address such as 311@city.example"})
@@ -245,22 +249,57 @@ func (c *Config) has(role string) bool {
 
 func (c *Config) checkRoutes() problems {
 	var found problems
-	taken := map[[2]string]int{} // by role and domain; no domain is all of them
+	taken := map[narrowing]int{}
 	for i, r := range c.Routes {
-		path, all, own := fmt.Sprintf("routes[%d]", i), [2]string{r.Role}, [2]string{r.Role, strings.ToLower(r.RecipientDomain)}
+		path, all, own := fmt.Sprintf("routes[%d]", i), narrowing{role: r.Role}, r.narrowing()
 		if earlier, never := taken[all]; never && r.Role != "" {
 			found = append(found, problem{path: path, what: fmt.Sprintf("never used: routes[%d] takes all %s mail", earlier, r.Role), hint: "move the route without recipient_domain behind the others"})
 		} else if earlier, never := taken[own]; never {
-			found = append(found, problem{path: path, what: fmt.Sprintf("never used: routes[%d] takes mail for %s", earlier, r.RecipientDomain), hint: "remove one of the two"})
+			found = append(found, problem{path: path, what: fmt.Sprintf("never used: routes[%d] takes that mail", earlier), hint: "remove one of the two"})
 		} else {
 			taken[own] = i
 		}
 		found = append(found, r.check(path, c)...)
 	}
-	if _, ok := taken[[2]string{"outbound"}]; c.has("outbound") && !ok {
+	if _, ok := taken[narrowing{role: "outbound"}]; c.has("outbound") && !ok {
 		found = append(found, problem{path: "routes", what: "outbound mail has no way out", hint: "add {role: outbound, next_hop: smtp://HOST:25}"})
 	}
 	return found
+}
+
+// narrowing is the mail that a route is for; empty fields narrow nothing.
+type narrowing struct{ role, domain, sender, mailbox string }
+
+func (r Route) narrowing() narrowing {
+	return narrowing{r.Role, strings.ToLower(r.RecipientDomain), strings.ToLower(r.Sender), strings.ToLower(r.Mailbox)}
+}
+
+// hops are the next hops in their order; empty is none.
+func (r Route) hops() []NextHop {
+	if len(r.NextHops) > 0 || r.NextHop.None() {
+		return r.NextHops
+	}
+	return []NextHop{r.NextHop}
+}
+
+// relay is the route as the relay knows it.
+func (r Route) relay() relay.Route {
+	out := relay.Route{
+		Role: r.Role, Sender: r.Sender, Recipient: r.RecipientDomain, Mailbox: r.Mailbox, NextHop: relay.None,
+		TLS: r.TLS, TLSPin: r.TLSPin, TLSCA: r.TLSCA, XForward: r.XForward,
+		MaxConnections: r.MaxConnections, MaxPerSecond: float64(r.MaxPerSecond),
+	}
+	for i, n := range r.hops() {
+		if i == 0 {
+			out.NextHop = n.String()
+		} else {
+			out.Further = append(out.Further, n.String())
+		}
+	}
+	if a := r.Auth; a != (RouteAuth{}) {
+		out.Auth = &relay.Auth{User: a.User, PasswordFile: a.PasswordFile, TokenURL: a.TokenURL, ClientID: a.ClientID, SecretFile: a.ClientSecretFile, Scope: a.Scope}
+	}
+	return out
 }
 
 func (r Route) check(path string, c *Config) problems {
@@ -268,20 +307,39 @@ func (r Route) check(path string, c *Config) problems {
 	if r.RecipientDomain != "" && !console.IsDomain(r.RecipientDomain) {
 		found = append(found, problem{path: path + ".recipient_domain", what: fmt.Sprintf("%q is not a domain", r.RecipientDomain), hint: "write such as city.example"})
 	}
-	if r.NextHop.None() {
+	if r.Mailbox != "" && !slices.ContainsFunc(c.Mailboxes, func(m Mailbox) bool { return store.Key(m.Address) == store.Key(r.Mailbox) }) {
+		found = append(found, problem{path: path + ".mailbox", what: fmt.Sprintf("%q is none of our mailboxes", r.Mailbox), hint: "write one of those of mailboxes"})
+	}
+	if len(r.NextHops) > 0 && !r.NextHop.None() {
+		found = append(found, problem{path: path + ".next_hops", what: "there is a next_hop too", hint: "write it as the first of next_hops"})
+	}
+	if len(r.hops()) == 0 {
 		if r.Role == "outbound" {
 			found = append(found, problem{path: path + ".next_hop", what: "none would accept outbound mail and send it nowhere", hint: "write such as smtp://127.0.0.1:25"})
 		}
 		return found
 	}
-	if i := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Address.clash(r.NextHop.Endpoint) && r.NextHop.loopback() }); i >= 0 {
-		found = append(found, problem{path: path + ".next_hop", what: fmt.Sprintf("%s is our own listener %q, a loop", r.NextHop, c.Listeners[i].Name), hint: "write the address of the mail server behind us"})
+	for i, n := range r.hops() {
+		here := path + ".next_hop"
+		if len(r.NextHops) > 0 {
+			here = fmt.Sprintf("%s.next_hops[%d]", path, i)
+		}
+		if n.None() {
+			found = append(found, problem{path: here, what: "none leads nowhere", hint: "remove it"})
+		} else if k := slices.IndexFunc(c.Listeners, func(l Listener) bool { return l.Address.clash(n.Endpoint) && n.loopback() }); k >= 0 {
+			found = append(found, problem{path: here, what: fmt.Sprintf("%s is our own listener %q, a loop", n, c.Listeners[k].Name), hint: "write the address of the mail server behind us"})
+		}
 	}
-	if r.TLS == "" && !r.NextHop.loopback() {
-		found = append(found, problem{path: path + ".next_hop", what: fmt.Sprintf("%s needs TLS (verify), which is not built yet", r.NextHop), hint: "write tls: none if you own the network between, or relay by a mail server on this machine"})
+	if len(found) == 0 && r.wordsKnown() {
+		if err := r.relay().Validate(); err != nil {
+			found = append(found, problem{path: path + ".tls", what: err.Error(), hint: "see tls, tls_pin, tls_ca and auth in config.example.yaml"})
+		}
 	}
 	return found
 }
+
+// wordsKnown reports whether checkFields finds nothing wrong with the words.
+func (r Route) wordsKnown() bool { return len(checkFields("", reflect.ValueOf(r))) == 0 }
 
 func positive(path string, n int) problems {
 	if n > 0 {

@@ -87,12 +87,12 @@ func TestExampleSaysEverything(t *testing.T) {
 func TestExampleObjects(t *testing.T) {
 	text := example(t)
 	objects := regexp.MustCompile(`(?m)^# (- \{.*\})$`).FindAllStringSubmatch(text, -1)
-	if len(objects) != 3 {
+	if len(objects) != 4 {
 		t.Fatalf("%d objects", len(objects))
 	}
 	for _, m := range objects {
 		before := "listeners:\n"
-		if strings.Contains(m[1], "next_hop") {
+		if strings.Contains(m[1], "next_hop") || strings.Contains(m[1], "next_hops") {
 			before = "routes:\n"
 		}
 		with := strings.Replace(text, before, before+"  "+m[1]+"\n", 1)
@@ -193,10 +193,8 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:6:87: listeners[2].peers: outbound listener "smarthost" on 192.0.2.1:2587 would relay mail for everyone / set peers to the networks of the desk, such as [10.1.0.0/16], or listen on 127.0.0.1`},
 		{"send_as inbound", "protocol: lmtp", "protocol: lmtp, send_as: [a@b.example]",
 			`c.yaml:5:64: listeners[1].send_as: an inbound listener sends as nobody / remove it, or set it on the outbound listener`},
-		{"trust", "protocol: lmtp", "protocol: lmtp, trust: [xforward]",
-			`c.yaml:5:63: listeners[1].trust[0]: xforward is not built yet / write authres or control_headers`},
 		{"trust in what", "protocol: lmtp", "protocol: lmtp, trust: [me]",
-			`c.yaml:5:63: listeners[1].trust[0]: "me" is not one of its values / write authres, control_headers or xforward`},
+			`c.yaml:5:63: listeners[1].trust[0]: "me" is not one of its values / write authres, control_headers, xforward or xclient`},
 		{"authentication", "protocol: lmtp", "protocol: lmtp, authentication: check",
 			`c.yaml:5:71: listeners[1].authentication: check is not built yet / write off or upstream`},
 		{"trust of everyone", "127.0.0.1:2524, peers: [127.0.0.0/8]", "0.0.0.0:2524, trust: [authres]",
@@ -230,15 +228,20 @@ func TestMistakes(t *testing.T) {
 		{"next hop", "smtp://127.0.0.1:2526", "127.0.0.1:2526",
 			`c.yaml:11:32: routes[1].next_hop: "127.0.0.1:2526" is not a next hop / write such as "smtp://mx.city.example:25", "lmtp://127.0.0.1:24", "lmtp:///run/dovecot/lmtp" or none`},
 		{"next hop with a password", "smtp://127.0.0.1:2526", "smtp://me:secret@127.0.0.1:2526",
-			`c.yaml:11:32: routes[1].next_hop: signing in at a next hop is not built yet / remove what stands before the @; let the next hop know us by our address`},
+			`c.yaml:11:32: routes[1].next_hop: a next hop holds no credentials / write auth: {user: NAME, password_file: PATH} instead of what stands before the @`},
 		{"outbound to nowhere", "smtp://127.0.0.1:2526, tls: none", "none",
 			`c.yaml:11:32: routes[1].next_hop: none would accept outbound mail and send it nowhere / write such as smtp://127.0.0.1:25`},
 		{"next hop is us", "smtp://127.0.0.1:2526", "smtp://127.0.0.1:2525",
 			`c.yaml:11:32: routes[1].next_hop: smtp://127.0.0.1:2525 is our own listener "inbound", a loop / write the address of the mail server behind us`},
-		{"TLS by default", "smtp://127.0.0.1:2526, tls: none", "smtp://mx.city.example",
-			`c.yaml:11:32: routes[1].next_hop: smtp://mx.city.example:25 needs TLS (verify), which is not built yet / write tls: none if you own the network between, or relay by a mail server on this machine`},
-		{"TLS", "tls: none", "tls: require",
-			`c.yaml:11:60: routes[1].tls: require is not built yet / write none`},
+		{"a pin without pinning", "tls: none", "tls: verify, tls_pin: [ab]",
+			`c.yaml:11:60: routes[1].tls: next hop smtp://127.0.0.1:2526: tls pin and the pins themselves go together / see tls, tls_pin, tls_ca and auth in config.example.yaml`},
+		{"a password in the clear", "tls: none", "tls: require, auth: {user: kim, password_file: /x}",
+			`c.yaml:11:60: routes[1].tls: next hop smtp://127.0.0.1:2526: signing in needs tls verify or pin, not require: credentials are for the next hop alone / see tls, tls_pin, tls_ca and auth in config.example.yaml`},
+		{"two words on the next hop", "tls: none", "next_hops: [smtp://127.0.0.1:2627]",
+			`c.yaml:11:66: routes[1].next_hops: there is a next_hop too / write it as the first of next_hops`},
+		{"a mailbox that is not ours", "tls: none", "mailbox: 312@city.example",
+			`c.yaml:10:3: routes: outbound mail has no way out / add {role: outbound, next_hop: smtp://HOST:25}` + "\n" +
+				`c.yaml:11:64: routes[1].mailbox: "312@city.example" is none of our mailboxes / write one of those of mailboxes`},
 		{"TLS of no kind", "tls: none", "tls: yes",
 			`c.yaml:11:60: routes[1].tls: "yes" is not one of its values / write none, opportunistic, require, verify or pin`},
 		{"route never used", "  - {role: inbound,  next_hop: none} ", "  - {role: inbound,  next_hop: none}\n  - {role: inbound, next_hop: none} ",
@@ -354,7 +357,7 @@ func TestEnvironment(t *testing.T) {
 	want.Hostname, want.DataDir, want.Console.Address = "env.example", "/var/lib/casegate", Endpoint{"tcp", "127.0.0.1:9"}
 	want.Limits.Recipients, want.Limits.MessageSize, want.Outbound.BCCCurrentUser = 7, 1<<20, true
 	want.CaseLog.FileTypes, want.Flood = []string{"eml", "pdf"}, Flood{}
-	want.Retry = Retry{Schedule: []Duration{Duration(time.Minute), Duration(2 * time.Minute)}, Expire: Duration(24 * time.Hour)}
+	want.Retry.Schedule, want.Retry.Expire = []Duration{Duration(time.Minute), Duration(2 * time.Minute)}, Duration(24*time.Hour)
 	want.Mailboxes = []Mailbox{{Address: "a@b.example", Queue: "general"}}
 	sameConfig(t, c, want)
 }

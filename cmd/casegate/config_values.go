@@ -239,14 +239,15 @@ func loopback(hostport string) bool {
 	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
-// NextHop is where a route leads: smtp://host:port, lmtp://host:port,
-// lmtp:///path/of/a/socket, or none.
+// NextHop is where a route leads: smtp://host:port, smtps://host:port,
+// lmtp://host:port, lmtp:///path/of/a/socket, or none.
 type NextHop struct {
-	Protocol string // smtp or lmtp; empty is none
+	Protocol string // smtp, smtps or lmtp; empty is none
 	Endpoint
 }
 
-// UnmarshalText reads a next hop. Port 25 is understood for smtp, 24 for lmtp.
+// UnmarshalText reads a next hop. Port 25 is understood for smtp, 465 for smtps,
+// 24 for lmtp.
 func (n *NextHop) UnmarshalText(text []byte) error {
 	const example = `write such as "smtp://mx.city.example:25", "lmtp://127.0.0.1:24", "lmtp:///run/dovecot/lmtp" or none`
 	s := string(text)
@@ -255,19 +256,20 @@ func (n *NextHop) UnmarshalText(text []byte) error {
 		return nil
 	}
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "smtp" && u.Scheme != "lmtp" || u.Opaque != "" || u.RawQuery != "" || u.Fragment != "" {
+	ports := map[string]string{"smtp": "25", "smtps": "465", "lmtp": "24"}
+	if err != nil || ports[u.Scheme] == "" || u.Opaque != "" || u.RawQuery != "" || u.Fragment != "" {
 		return hint(example, "%q is not a next hop", s)
 	}
 	if u.User != nil {
-		return hint("remove what stands before the @; let the next hop know us by our address", "signing in at a next hop is not built yet")
+		return hint("write auth: {user: NAME, password_file: PATH} instead of what stands before the @", "a next hop holds no credentials")
 	}
-	if u.Host == "" && strings.HasPrefix(u.Path, "/") && len(u.Path) > 1 {
+	if u.Host == "" && strings.HasPrefix(u.Path, "/") && len(u.Path) > 1 && u.Scheme != "smtps" {
 		*n = NextHop{u.Scheme, Endpoint{"unix", u.Path}}
 		return nil
 	}
 	port := u.Port()
 	if port == "" {
-		port = map[string]string{"smtp": "25", "lmtp": "24"}[u.Scheme]
+		port = ports[u.Scheme]
 	}
 	if number, err := strconv.ParseUint(port, 10, 16); u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || err != nil || number == 0 {
 		return hint(example, "%q is not a next hop", s)

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ type daemon struct {
 	now       func() time.Time
 	relay     *relay.Relay
 	options   gateway.Options
+	logins    gateway.Authenticator
 	listeners []*gateway.Listener
 	handlers  []gateway.Handler
 	http      []*http.Server
@@ -65,13 +67,15 @@ func (d *daemon) build() error {
 	if opts.Directory, err = directory(d.cfg, d.store, d.now); err != nil {
 		return err
 	}
-	d.options = opts
+	d.options, d.logins = opts, gateway.NewLogins(agentLogins(d.store))
 	for i, l := range d.cfg.Listeners {
 		if err := d.listen(l, handler(opts, l, sendAsOf(i))); err != nil {
 			return err
 		}
 	}
-	return d.serveAPI(service(d.cfg, opts))
+	svc := service(d.cfg, opts)
+	svc.Store = d.relay.Acts() // so that attempts under way heed what people do to the outbox
+	return d.serveAPI(svc)
 }
 
 func newRelay(cfg *Config, st store.Store, log *slog.Logger) (*relay.Relay, error) {
@@ -83,8 +87,13 @@ func relayOptions(cfg *Config, log *slog.Logger) relay.Options {
 		Hostname: cfg.Hostname, Expire: time.Duration(cfg.Retry.Expire),
 		Transform: message.Apply, Grace: grace, Logger: log,
 	}
+	if o.MaxReturned, o.DelayAfter = int64(cfg.Retry.MaxReturned), time.Duration(cfg.Retry.DelayNotice); o.DelayAfter == 0 {
+		o.DelayAfter = -1
+	}
+	rules := settings(cfg)
+	o.Own = func(address string) bool { _, own := rules.Own(address); return own }
 	for _, r := range cfg.Routes {
-		o.Routes = append(o.Routes, relay.Route{Role: r.Role, Recipient: r.RecipientDomain, NextHop: r.NextHop.String(), TLS: r.TLS})
+		o.Routes = append(o.Routes, r.relay())
 	}
 	for _, wait := range cfg.Retry.Schedule {
 		o.Retry = append(o.Retry, time.Duration(wait))
@@ -163,12 +172,52 @@ func (d *daemon) listen(l Listener, h gateway.Handler) error {
 	for _, p := range l.Peers {
 		o.Peers = append(o.Peers, p.Prefix)
 	}
+	if len(l.Peers) == 0 && !l.Address.loopback() { // checked: an inbound listener
+		o.Peers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
+	}
+	if err := d.secure(&o, l); err != nil {
+		return hint("make tls_cert, tls_key and client_ca PEM files that this user can read", "listener %q: %w", l.Name, err)
+	}
 	ln, err := gateway.Listen(o)
 	if err != nil {
 		return hint("stop the other program that uses the address, or change the listener's address", "listener %q: %w", l.Name, err)
 	}
 	d.listeners, d.handlers = append(d.listeners, ln), append(d.handlers, h)
 	return nil
+}
+
+// secure adds TLS, sign-in and what the peers may tell of their clients.
+func (d *daemon) secure(o *gateway.ListenerOptions, l Listener) (err error) {
+	o.TLSMode, o.RequireTLS = gateway.TLSMode(l.TLS), l.RequireTLS
+	o.Authenticator, o.Auth, o.AuthWithoutTLS = d.logins, gateway.AuthMode(l.Auth), l.AuthWithoutTLS
+	o.XForward, o.XClient = slices.Contains(l.Trust, "xforward"), slices.Contains(l.Trust, "xclient")
+	o.ProxyProtocol = l.ProxyProtocol
+	if o.TLSMode == gateway.TLSStart || o.TLSMode == gateway.TLSImplicit {
+		o.TLS, err = gateway.LoadTLS(l.TLSCert, l.TLSKey, l.ClientCA, d.log)
+	}
+	return err
+}
+
+// agentLogins finds agents by their addresses, as they sign in.
+func agentLogins(st store.Store) gateway.Lookup {
+	return func(ctx context.Context, login string) (address, hash string, err error) {
+		key := store.Key(login)
+		err = st.View(ctx, func(r store.Reader) error {
+			holders, err := r.Holders(key)
+			if err != nil || len(holders.Agents) == 0 {
+				return err
+			}
+			agent := holders.Agents[0]
+			hash = agent.PasswordHash
+			for _, own := range agent.EmailAddresses {
+				if store.Key(own) == key {
+					address = own
+				}
+			}
+			return nil
+		})
+		return address, hash, err
+	}
 }
 
 // serveAPI binds the command line's socket, for whoever owns the data folder,

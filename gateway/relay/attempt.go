@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -14,37 +15,43 @@ import (
 // the delivery is held.
 const fault = "4.3.0 not sent: an internal fault, see the log"
 
-// job is a claimed delivery and where it goes.
+// job is a claimed delivery, where it goes, and what came of it.
 type job struct {
 	d      store.Delivery
 	lease  time.Time // its end, by time.Now
+	open   []int     // recipients to be served
 	groups []group
 	astray []int // recipients for whom no route leads on
-	stuck  []int // recipients for whom trying again is no use before somebody acts
 	begun  time.Time
+
+	before  int             // attempts made by earlier jobs
+	made    []store.Attempt // to be recorded
+	tried   bool            // else it goes back as it is
+	back    time.Time       // when to come again, of one that goes back; zero: as before
+	stuck   []int           // recipients for whom trying again is no use before somebody acts
+	relayed []int           // recipients delivered to who tells nobody of it (RFC 3461 §5.2.2)
+	report  store.ID        // the report that was written
 }
 
-// group is the recipients of a delivery that go to one next hop.
+// group is the recipients of a delivery that go the same way.
 type group struct {
-	hop  *hop
-	rcpt []int // indices in Delivery.Recipients
+	hops []*hop // tried in this order
+	rcpt []int  // indices in Delivery.Recipients
 }
 
 // plan finds the route of each recipient that is still to be served.
 func (t *table) plan(d store.Delivery, lease time.Time) *job {
-	j := &job{d: d, lease: lease, begun: time.Now()}
-	for i, to := range d.Recipients {
-		if to.State == store.Delivered || to.State == store.Failed {
-			continue
-		}
-		rt, ok := t.find(d.Role, d.From, to.Address)
-		if !ok || rt.hop == nil {
+	j := &job{d: d, lease: lease, open: open(&d), before: len(d.Attempts), begun: time.Now()}
+	for _, i := range j.open {
+		to := &d.Recipients[i]
+		rt, ok := t.find(d.Role, d.From, to.Address, d.Mailbox)
+		if !ok || len(rt.hops) == 0 {
 			j.astray = append(j.astray, i)
 			continue
 		}
-		k := slices.IndexFunc(j.groups, func(g group) bool { return g.hop == rt.hop })
+		k := slices.IndexFunc(j.groups, func(g group) bool { return slices.Equal(g.hops, rt.hops) })
 		if k < 0 {
-			k, j.groups = len(j.groups), append(j.groups, group{hop: rt.hop})
+			k, j.groups = len(j.groups), append(j.groups, group{hops: rt.hops})
 		}
 		j.groups[k].rcpt = append(j.groups[k].rcpt, i)
 	}
@@ -56,7 +63,7 @@ func (j *job) first() *hop {
 	if len(j.groups) == 0 {
 		return nil
 	}
-	return j.groups[0].hop
+	return j.groups[0].hops[0]
 }
 
 // deliver makes one attempt and settles it.
@@ -70,18 +77,19 @@ func (r *Relay) deliver(ctx, work context.Context, j *job) {
 	margin := r.opts.Lease / 20
 	attempt, cancel := context.WithDeadlineCause(work, j.lease.Add(-margin), errLease)
 	defer cancel()
-	open := j.open()
-	made := r.attempt(ctx, attempt, j)
-	if len(made) > 0 || len(open) == 0 {
-		r.conclude(j, made)
+	if j.d.Dropped != "" {
+		j.untouched(r.now())
 	} else {
-		r.untouched(&j.d)
+		j.made = r.attempt(ctx, attempt, j)
 	}
-	settled := r.settle(work, j.lease, j.d)
-	if settled && len(made) > 0 {
-		r.tell(j, made, open)
+	if j.tried = len(j.made) > 0 || len(j.open) == 0 || j.d.Dropped != ""; !j.tried {
+		j.untouched(r.now())
 	}
-	if !settled || j.d.State == store.Queued {
+	settled := r.settle(work, j)
+	if settled && j.tried {
+		r.tell(j)
+	}
+	if !settled || j.d.State == store.Queued || j.report != (store.ID{}) {
 		r.Wake() // NextDue has changed
 	}
 }
@@ -91,16 +99,10 @@ func (r *Relay) deliver(ctx, work context.Context, j *job) {
 func (r *Relay) attempt(ctx, work context.Context, j *job) (made []store.Attempt) {
 	at := r.now()
 	for _, g := range j.groups {
-		if g.hop.acquire(ctx) != nil {
-			break // stopping; what is left stays as it is
+		list, begun := r.try(ctx, work, j, g, at)
+		if made = append(made, list...); !begun {
+			break // what is left stays as it is
 		}
-		if time.Until(j.lease) < r.opts.Lease/2 {
-			g.hop.release()
-			break
-		}
-		j.begun = time.Now()
-		made = append(made, j.note(g, at, r.hand(work, &j.d, g)))
-		g.hop.release()
 	}
 	if len(j.astray) > 0 && (len(made) > 0 || len(j.groups) == 0) {
 		made = append(made, j.strand(at))
@@ -111,34 +113,68 @@ func (r *Relay) attempt(ctx, work context.Context, j *job) (made []store.Attempt
 	return made
 }
 
+// try tries the recipients of a group at the first of its next hops that a
+// session can be opened with. begun is false if there was no room, or no time.
+func (r *Relay) try(ctx, work context.Context, j *job, g group, at time.Time) (made []store.Attempt, begun bool) {
+	for _, h := range g.hops {
+		verdicts, ok := r.at(ctx, work, j, h, g)
+		if !ok {
+			return made, false
+		}
+		made = append(made, j.note(h, g, at, verdicts))
+		if !slices.ContainsFunc(verdicts, func(v verdict) bool { return v.unreached }) {
+			break
+		}
+	}
+	return made, true
+}
+
+// at tries a group at one next hop, when there is room for it.
+func (r *Relay) at(ctx, work context.Context, j *job, h *hop, g group) (verdicts []verdict, begun bool) {
+	if _, err := h.state(); err == nil { // one that is down needs no turn
+		if wait, err := h.pass(ctx); err != nil || wait > 0 {
+			j.back = r.now().Add(wait)
+			return nil, false
+		}
+	}
+	if h.acquire(ctx) != nil {
+		return nil, false // stopping
+	}
+	defer h.release()
+	if time.Until(j.lease) < r.opts.Lease/2 {
+		return nil, false
+	}
+	j.begun = time.Now()
+	return r.hand(work, &j.d, h, g), true
+}
+
 // untouched prepares a delivery to go back without an attempt. What is known
 // of an earlier one that never ended must not get lost: Settle does not keep
 // Interrupted.
-func (r *Relay) untouched(d *store.Delivery) {
-	if d.Interrupted {
-		d.Interrupted = false
-		d.Attempts = append(d.Attempts, store.Attempt{
-			At: r.now(), Result: "deferred", Ambiguous: true,
+func (j *job) untouched(at time.Time) {
+	if j.d.Interrupted {
+		j.made = []store.Attempt{{
+			At: at, Result: "deferred", Ambiguous: true,
 			Reply: "4.4.2 an attempt was interrupted, it may have been taken",
-		})
+		}}
 	}
 }
 
 // hand hands the message to a next hop for the recipients of a group, in as
 // many transactions as it takes, and returns a verdict on each.
-func (r *Relay) hand(ctx context.Context, d *store.Delivery, g group) (verdicts []verdict) {
+func (r *Relay) hand(ctx context.Context, d *store.Delivery, h *hop, g group) (verdicts []verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.opts.Logger.Error("panic in a delivery", "delivery", d.ID, "message", d.Message, "panic", p, "stack", string(debug.Stack()))
 			verdicts = all(len(g.rcpt), faultVerdict(d))
 		}
 	}()
-	if _, err := g.hop.state(); err != nil {
+	if _, err := h.state(); err != nil {
 		return all(len(g.rcpt), unreached(err))
 	}
 	l, err := r.letter(ctx, d.Message)
 	if err != nil {
-		return all(len(g.rcpt), sourceVerdict(err))
+		return setAside(d, all(len(g.rcpt), sourceVerdict(err)))
 	}
 	verdicts = make([]verdict, len(g.rcpt))
 	rest := make([]int, len(g.rcpt))
@@ -148,10 +184,10 @@ func (r *Relay) hand(ctx context.Context, d *store.Delivery, g group) (verdicts 
 	for len(rest) > 0 {
 		part := rest[:min(len(rest), r.opts.PerTransaction)]
 		rest = rest[len(part):]
-		again := g.collect(verdicts, part, r.transact(ctx, g.hop, g.envelope(d, part), l))
+		again := g.collect(verdicts, part, r.transact(ctx, h, g.envelope(d, part), l))
 		rest = append(again, rest...)
 	}
-	return verdicts
+	return setAside(d, verdicts)
 }
 
 // envelope is that of one transaction for part of a group.
@@ -210,6 +246,9 @@ func (r *Relay) transact(ctx context.Context, h *hop, env *envelope, l *letter) 
 		t = c.send(ctx, env, l, src)
 	}
 	sound = true
+	for i := range t.to {
+		t.to[i].tls = c.tls
+	}
 	h.give(c, t.broken)
 	return t.to
 }
@@ -223,31 +262,64 @@ func all(n int, v verdict) []verdict {
 }
 
 func unreached(err error) verdict {
-	return verdict{state: store.Queued, reply: "4.4.1 " + clean([]byte(err.Error()))}
+	return verdict{state: store.Queued, reply: "4.4.1 " + clean([]byte(err.Error())), unreached: true}
 }
 
 // faultVerdict is for an attempt that panicked, we don't know where.
 func faultVerdict(d *store.Delivery) verdict {
 	v := verdict{state: store.Queued, reply: fault, ambiguous: true}
-	before := 0
-	for _, a := range d.Attempts {
-		if a.Reply == fault {
-			before++
-		}
-	}
-	if before >= 2 {
+	if tries(d, func(reply string) bool { return reply == fault }) >= mostFaults-1 {
 		v.state = store.Held
 	}
 	return v
 }
 
+// mostFaults is after how many tries with a fault of ours a delivery is set
+// aside: the fault may be in the message.
+const mostFaults = 3
+
+// setAside holds a message that could not be read in three attempts.
+func setAside(d *store.Delivery, verdicts []verdict) []verdict {
+	before := -1
+	for i, v := range verdicts {
+		if !v.unreadable {
+			continue
+		}
+		if before < 0 {
+			before = tries(d, func(reply string) bool { return reply != fault && strings.HasPrefix(reply, notSent) })
+		}
+		if before >= mostFaults-1 {
+			verdicts[i].state = store.Held
+		}
+	}
+	return verdicts
+}
+
+// tries counts the attempts that ended so, since somebody looked last; those at
+// one time are one.
+func tries(d *store.Delivery, so func(reply string) bool) (n int) {
+	var last time.Time
+	for _, a := range d.Attempts {
+		if !a.At.Before(d.Since) && so(a.Reply) && !a.At.Equal(last) {
+			n, last = n+1, a.At
+		}
+	}
+	return n
+}
+
 // note enters the verdicts on a group into the delivery.
-func (j *job) note(g group, at time.Time, verdicts []verdict) store.Attempt {
-	a := store.Attempt{At: at, NextHop: g.hop.name}
+func (j *job) note(h *hop, g group, at time.Time, verdicts []verdict) store.Attempt {
+	a := store.Attempt{At: at, NextHop: h.name}
 	for k, i := range g.rcpt {
 		v, to := verdicts[k], &j.d.Recipients[i]
 		a.Ambiguous = a.Ambiguous || v.ambiguous
+		if v.tls != nil {
+			a.TLS = v.tls
+		}
 		to.State, to.Reply = v.state, v.reply
+		if v.relayed && v.state == store.Delivered {
+			j.relayed = append(j.relayed, i)
+		}
 		if v.state == store.Held {
 			to.State = store.Queued
 			j.stuck = append(j.stuck, i)

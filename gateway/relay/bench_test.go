@@ -58,6 +58,10 @@ type feedReader struct{ store.Reader }
 
 func (feedReader) Message(store.ID) (store.Message, error) { return store.Message{}, nil }
 
+func (feedReader) Delivery(store.ID) (store.Delivery, error) {
+	return store.Delivery{State: store.Queued, Recipients: []store.Recipient{{Address: "ana@x.example"}}}, nil
+}
+
 // BenchmarkRelay is one message from claim to settle over ten connections;
 // half of the time is go-smtp's, the next hop in the same process.
 func BenchmarkRelay(b *testing.B) {

@@ -33,10 +33,10 @@ func answerable(d *store.Delivery) bool {
 }
 
 // reportable reports whether a message may be reported on to who submitted it:
-// not what is a report itself, nor automatic mail of ours, nor mail of a
-// mailbox of ours: its case shows what happened.
+// not what is a report itself, nor automatic mail of ours. A mailbox of ours has
+// no need of it where a case shows what happened.
 func (r *Relay) reportable(d *store.Delivery, m *store.Message) bool {
-	if !answerable(d) || m.Direction == store.Incoming || r.opts.Own != nil && r.opts.Own(d.Submitter) {
+	if !answerable(d) || m.Direction == store.Incoming || m.Case != 0 && r.opts.Own != nil && r.opts.Own(d.Submitter) {
 		return false
 	}
 	switch m.Class {

@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/casegate/casegate/store"
 )
 
 // extensions are what a next hop offered in its answer to EHLO or LHLO.
@@ -19,6 +22,9 @@ type extensions struct {
 	dsn        bool // RFC 3461
 	sized      bool // RFC 1870
 	size       int64
+	startTLS   bool     // RFC 3207
+	auth       []string // RFC 4954, in upper case
+	xforward   []string // the attributes that XFORWARD takes, in upper case
 }
 
 // conn is a session with a next hop, past its EHLO or LHLO.
@@ -28,27 +34,57 @@ type conn struct {
 	out      []byte // commands about to be written
 	lmtp     bool
 	ext      extensions
+	tls      *store.TLS // nil: in the clear
+	xforward bool       // to be used where it is offered
 	timeouts *Timeouts
 	messages int       // transactions begun
 	idle     time.Time // since when it lies unused
 }
 
-// connect opens a session: TCP or UNIX, greeting, EHLO or LHLO.
-func (r *Relay) connect(ctx context.Context, e endpoint) (*conn, error) {
+// connect opens a session: TCP or UNIX, greeting, EHLO or LHLO, TLS, login.
+func (r *Relay) connect(ctx context.Context, h *hop) (*conn, error) {
+	c, err := r.open(ctx, h, h.security)
+	if h.mode == TLSOpportunistic && errors.Is(err, errTLS) && ctx.Err() == nil {
+		inTheClear := *h.security
+		inTheClear.mode = TLSNone
+		c, err = r.open(ctx, h, &inTheClear) // RFC 7435 §3: better than not at all
+	}
+	return c, err
+}
+
+func (r *Relay) open(ctx context.Context, h *hop, s *security) (*conn, error) {
 	dial, cancel := context.WithTimeout(ctx, r.opts.Timeouts.Connect)
 	defer cancel()
-	nc, err := r.opts.Dial(dial, e.network, e.address)
+	nc, err := r.opts.Dial(dial, h.network, h.address)
 	if err != nil {
 		return nil, fmt.Errorf("connecting: %w", err)
 	}
-	c := &conn{Conn: nc, r: bufio.NewReaderSize(nc, maxReplyLine), lmtp: e.lmtp, timeouts: &r.opts.Timeouts}
-	stop := c.closeWith(ctx)
+	c := &conn{Conn: nc, r: bufio.NewReaderSize(nc, maxReplyLine), lmtp: h.lmtp, xforward: h.xforward, timeouts: &r.opts.Timeouts}
+	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	defer stop()
-	if err := c.hello(r.opts.Hostname); err != nil {
-		c.Close()
+	if err := c.begin(ctx, r, s, h.endpoint); err != nil {
+		nc.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// begin takes a connection to where mail can be handed over.
+func (c *conn) begin(ctx context.Context, r *Relay, s *security, e endpoint) error {
+	if e.implicit {
+		if err := c.handshake(ctx, r, s, e); err != nil {
+			return inStage(StageTLS, err)
+		}
+	}
+	if err := c.hello(r.opts.Hostname); err != nil {
+		return err
+	}
+	if !e.implicit && s.mode != TLSNone {
+		if err := c.startTLS(ctx, r, s, e); err != nil {
+			return inStage(StageTLS, err)
+		}
+	}
+	return inStage(StageSignIn, c.signIn(ctx, s.auth))
 }
 
 // closeWith closes the connection when ctx ends, until stop is called.
@@ -56,7 +92,7 @@ func (c *conn) closeWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { c.Close() })
 }
 
-// hello waits for the greeting and introduces us. Whatever goes wrong here is
+// hello waits for the greeting, and introduces us. Whatever goes wrong here is
 // the next hop's trouble, not the mail's: it is told as an error, never as a
 // verdict, be it 4xx or 5xx.
 func (c *conn) hello(name string) error {
@@ -65,6 +101,11 @@ func (c *conn) hello(name string) error {
 	} else if rep.code != 220 {
 		return fmt.Errorf("the greeting is %s", rep)
 	}
+	return c.meet(name)
+}
+
+// meet introduces us.
+func (c *conn) meet(name string) error {
 	verb := "EHLO"
 	if c.lmtp {
 		verb = "LHLO"
@@ -123,6 +164,16 @@ func (x *extensions) offer(line []byte) {
 		x.utf8 = true
 	case "DSN":
 		x.dsn = true
+	case "STARTTLS":
+		x.startTLS = true
+	case "AUTH":
+		for _, w := range words[1:] {
+			x.auth = append(x.auth, strings.ToUpper(string(w)))
+		}
+	case "XFORWARD":
+		for _, w := range words[1:] {
+			x.xforward = append(x.xforward, strings.ToUpper(string(w)))
+		}
 	case "SIZE":
 		x.sized = true
 		if len(words) > 1 { // 0 is no limit

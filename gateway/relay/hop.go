@@ -23,15 +23,27 @@ const (
 	mostPostponed  = time.Minute
 )
 
+// hopSettings are what the routes say of a next hop.
+type hopSettings struct {
+	endpoint
+	*security
+	xforward bool
+	limit    int     // connections at once
+	rate     float64 // messages a second; 0: as many as there are
+}
+
+// key tells two next hops apart: what one may, or knows, is not for the other.
+func (s hopSettings) key() string {
+	return fmt.Sprintf("%s %t %d %g %s", s.name, s.xforward, s.limit, s.rate, s.security.key)
+}
+
 // hop is one next hop: its connections, and whether it can be reached.
 type hop struct {
-	r        *Relay
-	name     string // as the route calls it
-	endpoint endpoint
-	limit    int
-	slots    chan struct{} // one token for each connection in use
-	probe    chan struct{} // held by the one who tries a hop that was down
-	quits    sync.WaitGroup
+	hopSettings
+	r     *Relay
+	slots chan struct{} // one token for each connection in use
+	probe chan struct{} // held by the one who tries a hop that was down
+	quits sync.WaitGroup
 
 	mu     sync.Mutex
 	idle   []*conn // the longest unused first
@@ -45,12 +57,40 @@ type hop struct {
 	load    int           // deliveries claimed for it
 	pace    time.Duration // that one delivery takes of its time
 	horizon time.Time     // up to where deliveries were put back
+	turnAt  time.Time     // when the rate lets the next message go
 }
 
-func newHop(r *Relay, name string, e endpoint, limit int) *hop {
-	return &hop{
-		r: r, name: name, endpoint: e, limit: limit,
-		slots: make(chan struct{}, limit), probe: make(chan struct{}, 1),
+func newHop(r *Relay, s hopSettings) *hop {
+	return &hop{hopSettings: s, r: r, slots: make(chan struct{}, s.limit), probe: make(chan struct{}, 1)}
+}
+
+// longestTurn is how long a delivery waits for its turn where the rate is
+// bounded; past it, it goes back for so long.
+const longestTurn = 10 * time.Second
+
+// pass waits for a message's turn. wait is set if that would take too long.
+func (h *hop) pass(ctx context.Context) (wait time.Duration, err error) {
+	if h.rate == 0 {
+		return 0, nil
+	}
+	h.mu.Lock()
+	now := time.Now()
+	if h.turnAt.Before(now) {
+		h.turnAt = now
+	}
+	if wait = h.turnAt.Sub(now); wait > longestTurn {
+		h.mu.Unlock()
+		return wait, nil
+	}
+	h.turnAt = h.turnAt.Add(time.Duration(float64(time.Second) / h.rate))
+	h.mu.Unlock()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return 0, nil
+	case <-ctx.Done():
+		return 0, ctx.Err()
 	}
 }
 
@@ -90,7 +130,7 @@ func (h *hop) dial(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	defer done()
-	c, err := h.r.connect(ctx, h.endpoint)
+	c, err := h.r.connect(ctx, h)
 	if err != nil && ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}

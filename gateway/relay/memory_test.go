@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"slices"
@@ -179,9 +180,71 @@ func (m *memory) Open(_ context.Context, id store.ID, as store.As) (io.ReadClose
 	return io.NopCloser(r), nil
 }
 
+func (m *memory) Update(_ context.Context, fn func(store.Tx) error) error {
+	return fn(memoryTx{memoryReader: memoryReader{m: m}})
+}
+
+func (m *memory) Stage(context.Context) (store.Body, error) { return new(memoryBody), nil }
+
+type memoryBody struct{ bytes.Buffer }
+
+func (b *memoryBody) Size() int64                { return int64(b.Len()) }
+func (b *memoryBody) Seal(context.Context) error { return nil }
+func (b *memoryBody) Discard()                   {}
+
+// memoryTx writes at once: what is tested here doesn't fail half way.
+type memoryTx struct {
+	memoryReader
+	store.Tx
+}
+
+func (t memoryTx) Delivery(id store.ID) (store.Delivery, error) { return t.memoryReader.Delivery(id) }
+func (t memoryTx) Message(id store.ID) (store.Message, error)   { return t.memoryReader.Message(id) }
+func (t memoryTx) Header(id store.ID, as store.As) ([]byte, []store.Apart, error) {
+	return t.memoryReader.Header(id, as)
+}
+
+func (t memoryTx) Enqueue(d store.Delivery) error {
+	t.m.mu.Lock()
+	defer t.m.mu.Unlock()
+	if t.m.rows[d.ID] == nil {
+		t.m.rows[d.ID] = &row{}
+	}
+	t.m.rows[d.ID].d = clone(d)
+	return nil
+}
+
+func (t memoryTx) PutMessage(m store.Message) error {
+	t.m.mu.Lock()
+	defer t.m.mu.Unlock()
+	l := t.m.mails[m.ID]
+	l.msg = m
+	t.m.mails[m.ID] = l
+	return nil
+}
+
+func (t memoryTx) Archive(id store.ID, _, sent []byte, _ []store.Apart, body store.Body) error {
+	t.m.mu.Lock()
+	defer t.m.mu.Unlock()
+	l := t.m.mails[id]
+	l.header, l.body = string(sent), body.(*memoryBody).String()
+	t.m.mails[id] = l
+	return nil
+}
+
 type memoryReader struct {
 	store.Reader
 	m *memory
+}
+
+func (r memoryReader) Delivery(id store.ID) (store.Delivery, error) {
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	row, ok := r.m.rows[id]
+	if !ok {
+		return store.Delivery{}, store.ErrNotFound
+	}
+	return clone(row.d), nil
 }
 
 func (r memoryReader) Message(id store.ID) (store.Message, error) {

@@ -22,6 +22,16 @@ type Options struct {
 	Expire time.Duration   // age at which a delivery that still fails is given up; 5 days
 	Jitter float64         // share by which waits vary up and down; 0.1, negative for none
 
+	// DelayAfter is the age at which the sender hears, once, that a delivery
+	// takes long; 4 h, negative for never.
+	DelayAfter time.Duration
+	// MaxReturned is the size up to which a report returns the whole message, if
+	// that was asked for (RET=FULL, RFC 3461 §4.3); 256 KiB, negative for never.
+	MaxReturned int64
+	// Own reports whether an address is one of our mailboxes: they get no report
+	// on mail of a case, which shows what happened.
+	Own func(address string) bool
+
 	Concurrency    int           // deliveries claimed at a time, working or waiting for their next hop; 100
 	PerHop         int           // connections to one next hop; 10
 	PerConnection  int           // messages over one connection; 100
@@ -48,9 +58,11 @@ type Event struct {
 	Delivery store.Delivery
 	// Attempts made this time: one for each next hop.
 	Attempts []store.Attempt
-	// Bounce names the recipients that failed for good this time and about
-	// whom a bounce is owed (see bounce). Who is to write it is not built yet.
+	// Bounce names the recipients that failed for good this time, where there is
+	// a sender who did not ask for silence about it.
 	Bounce []store.Recipient
+	// Report is the message that tells the sender, if there is one.
+	Report store.ID
 }
 
 // Timeouts of a session (RFC 5321 §4.5.3.2); each zero field is as there.
@@ -79,6 +91,8 @@ func (o *Options) defaults() {
 		o.Retry = DefaultRetry()
 	}
 	o.Expire = cmp.Or(o.Expire, 5*24*time.Hour)
+	o.DelayAfter = cmp.Or(o.DelayAfter, 4*time.Hour)
+	o.MaxReturned = cmp.Or(o.MaxReturned, 256<<10)
 	o.Jitter = max(0, cmp.Or(o.Jitter, 0.1))
 	o.Concurrency = cmp.Or(o.Concurrency, 100)
 	o.PerHop = cmp.Or(o.PerHop, 10)

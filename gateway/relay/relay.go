@@ -28,7 +28,8 @@ var (
 type Relay struct {
 	st       store.Store
 	opts     Options
-	swap     sync.Mutex // held while routes are replaced
+	swap     sync.Mutex   // held while routes are replaced
+	acts     sync.RWMutex // see Acts; held for reading while an outcome is stored
 	routes   atomic.Pointer[table]
 	blocks   sync.Pool     // of *block
 	wake     chan struct{} // something may be due
@@ -37,8 +38,8 @@ type Relay struct {
 	work     sync.WaitGroup
 }
 
-// New makes a Relay; Run starts it. It refuses routes that need what is not
-// built (see Route.TLS).
+// New makes a Relay; Run starts it. It refuses routes that cannot be meant, or
+// whose files cannot be read.
 func New(st store.Store, opts Options) (*Relay, error) {
 	opts.defaults()
 	if err := opts.check(); err != nil {
@@ -154,14 +155,14 @@ func (r *Relay) start(ctx, work context.Context, claimed []store.Delivery) {
 	if n := len(t.hops); n > 1 {
 		share = max(1, share/n)
 	}
-	var back []store.Delivery
+	var back []*job
 	for _, d := range claimed {
 		r.inflight.Add(1)
 		j := t.plan(d, begun.Add(r.opts.Lease))
 		if h := j.first(); h != nil && !h.admit(share) {
-			r.untouched(&d)
-			d.Due = h.later(r.now())
-			back = append(back, d)
+			j.untouched(r.now())
+			j.back = h.later(r.now())
+			back = append(back, j)
 			continue
 		}
 		r.work.Go(func() { r.deliver(ctx, work, j) })
@@ -169,7 +170,7 @@ func (r *Relay) start(ctx, work context.Context, claimed []store.Delivery) {
 	if len(back) > 0 {
 		r.work.Go(func() {
 			defer r.free(len(back))
-			r.settle(work, begun.Add(r.opts.Lease), back...)
+			r.settle(work, back...)
 			r.Wake()
 		})
 	}

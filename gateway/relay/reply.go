@@ -127,17 +127,21 @@ func (rep reply) String() string {
 
 // state is what a reply means for a recipient: accepted, later, never.
 //
-// RFC 5321 §4.2.1, with two exceptions. 530 asks for TLS or a login and 503
-// says that we are out of step: neither is about this mail, and an operator
-// can mend it.
+// RFC 5321 §4.2.1, with exceptions. 530, 534, 535 and 538 ask for TLS or a
+// login (RFC 4954 §6) and 503 says that we are out of step: none is about this
+// mail, and an operator can mend it.
 func (rep reply) state() store.DeliveryState {
 	switch {
 	case rep.code/100 == 2:
 		return store.Delivered
-	case rep.code/100 == 5 && rep.code != 503 && rep.code != 530:
-		return store.Failed
+	case rep.code/100 != 5:
+		return store.Queued
 	}
-	return store.Queued
+	switch rep.code {
+	case 503, 530, 534, 535, 538:
+		return store.Queued
+	}
+	return store.Failed
 }
 
 // tooMany reports whether a recipient was refused only because the transaction

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -13,50 +14,60 @@ import (
 // None as a Route's NextHop keeps mail on the case and forwards it nowhere.
 const None = "none"
 
-// The ways to secure a next hop. Only TLSNone is built; the others come with a
-// later issue and are refused until then.
-const (
-	TLSNone          = "none"
-	TLSOpportunistic = "opportunistic"
-	TLSRequire       = "require"
-	TLSVerify        = "verify"
-	TLSPin           = "pin"
-)
-
 // Route says where mail goes next. Routes are read top down at each attempt;
 // the first whose Role, Sender and Recipient fit wins.
 type Route struct {
 	// Role of the mail: inbound (to the desk) or outbound (to the world).
 	Role string
-	// Sender and Recipient narrow the route to a MAIL FROM or RCPT TO. Empty
-	// fits all; user@example.com one address; example.com or @example.com a
-	// domain; .example.com its subdomains; <> as Sender the null reverse-path.
-	Sender, Recipient string
+	// Sender and Recipient narrow the route to a MAIL FROM or RCPT TO, Mailbox to
+	// mail of one of our mailboxes. Empty fits all; user@example.com one address;
+	// example.com or @example.com a domain; .example.com its subdomains; <> as
+	// Sender the null reverse-path.
+	Sender, Recipient, Mailbox string
 	// NextHop is one of
 	//
 	//	none                  nowhere
 	//	smtp://host:port      port 25 if left out
+	//	smtps://host:port     port 465 if left out; TLS from the first octet (RFC 8314)
 	//	lmtp://host:port      port 24 if left out
 	//	smtp:///path          a UNIX socket
 	//	lmtp:///path
 	//
 	// The host is connected to as it is; MX records are not asked.
 	NextHop string
+	// Further next hops: each is tried, in the same attempt, when no session can
+	// be opened with those before it.
+	Further []string
 	// TLS is none, opportunistic, require, verify or pin. Default: none on
 	// loopback and UNIX sockets, verify elsewhere.
 	TLS string
-	// MaxConnections to NextHop at once. Default: Options.PerHop. With several
+	// TLSPin are the SHA-256 of the public keys (SPKI) that tls pin lets pass.
+	TLSPin []string
+	// TLSCA is a PEM file of who may vouch for tls verify; empty: whom the system
+	// trusts.
+	TLSCA string
+	// Auth signs in; needs tls verify or pin.
+	Auth *Auth
+	// XForward passes on who handed the mail to us, where the next hop offers
+	// XFORWARD. Only for next hops of our own.
+	XForward bool
+	// MaxConnections to a next hop at once. Default: Options.PerHop. With several
 	// routes to one next hop the first that says a number counts.
 	MaxConnections int
+	// MaxPerSecond messages to a next hop; 0 is as many as there are. The first
+	// route counts, as above.
+	MaxPerSecond float64
 }
 
 // endpoint is a parsed NextHop.
 type endpoint struct {
+	name             string // as the route calls it
 	network, address string
 	lmtp             bool
+	implicit         bool // TLS from the first octet
 }
 
-// Validate says what is wrong with a route, if anything.
+// Validate says what is wrong with a route, if anything. It reads no files.
 func (rt Route) Validate() error {
 	_, err := rt.compile()
 	return err
@@ -65,54 +76,81 @@ func (rt Route) Validate() error {
 // compiled is a Route ready to be matched.
 type compiled struct {
 	Route
-	sender, recipient pattern
-	endpoint          endpoint
-	hop               *hop // nil for none
+	sender, recipient, mailbox pattern
+	endpoints                  []endpoint
+	hops                       []*hop // in the order they are tried; empty for none
 }
 
 func (rt Route) compile() (compiled, error) {
-	c := compiled{Route: rt, sender: newPattern(rt.Sender), recipient: newPattern(rt.Recipient)}
+	c := compiled{Route: rt, sender: newPattern(rt.Sender), recipient: newPattern(rt.Recipient), mailbox: newPattern(rt.Mailbox)}
 	if rt.Role != "inbound" && rt.Role != "outbound" {
 		return c, fmt.Errorf("role %q is neither inbound nor outbound", rt.Role)
 	}
 	if rt.MaxConnections < 0 {
 		return c, fmt.Errorf("max connections %d is negative", rt.MaxConnections)
 	}
+	if rt.MaxPerSecond < 0 {
+		return c, fmt.Errorf("max per second %g is negative", rt.MaxPerSecond)
+	}
 	if rt.NextHop == None {
+		if len(rt.Further) > 0 {
+			return c, errors.New("none, and behind it a next hop")
+		}
 		return c, nil
 	}
-	var err error
-	if c.endpoint, err = parseNextHop(rt.NextHop); err != nil {
-		return c, err
+	for _, name := range append([]string{rt.NextHop}, rt.Further...) {
+		e, err := parseNextHop(name)
+		if err == nil {
+			err = c.fit(e)
+		}
+		if err != nil {
+			return c, err
+		}
+		c.endpoints = append(c.endpoints, e)
 	}
-	return c, c.secure()
+	return c, nil
 }
 
-// secure refuses what would need TLS: better no route than mail in the clear
-// where somebody asked for, or left it at, a protected one.
-func (c *compiled) secure() error {
-	switch c.TLS {
-	case "":
-		if c.TLS = TLSVerify; c.endpoint.local() {
-			c.TLS = TLSNone
+// fit refuses a next hop that cannot be secured as the route says: better no
+// route than mail in the clear.
+func (c *compiled) fit(e endpoint) error {
+	for _, other := range c.endpoints {
+		if other.name == e.name {
+			return fmt.Errorf("next hop %s stands there twice", e.name)
 		}
-	case TLSNone, TLSOpportunistic, TLSRequire, TLSVerify, TLSPin:
-	default:
-		return fmt.Errorf("tls %q is none of none, opportunistic, require, verify, pin", c.TLS)
 	}
-	if c.TLS != TLSNone {
-		return fmt.Errorf("next hop %s: tls %s is not built yet, it comes with a later issue; tls none would send in the clear", c.NextHop, c.TLS)
+	s, err := c.secure(e.local() && !e.implicit)
+	if err == nil && e.implicit && s.mode == TLSOpportunistic {
+		err = errors.New("smtps has TLS always: write tls require, verify or pin")
+	}
+	if err == nil && e.implicit && s.mode == TLSNone && c.TLS != "" {
+		err = errors.New("smtps without TLS: write smtp, or tls verify")
+	}
+	if err != nil {
+		return fmt.Errorf("next hop %s: %w", e.name, err)
 	}
 	return nil
 }
 
+// settings are those of a hop by this route.
+func (c *compiled) settings(e endpoint) (hopSettings, error) {
+	s, err := c.secure(e.local() && !e.implicit)
+	if err == nil {
+		err = s.load(&c.Route)
+	}
+	if err != nil {
+		return hopSettings{}, fmt.Errorf("next hop %s: %w", e.name, err)
+	}
+	return hopSettings{endpoint: e, security: s, xforward: c.XForward}, nil
+}
+
 func parseNextHop(s string) (endpoint, error) {
 	u, err := url.Parse(s)
-	ports := map[string]string{"smtp": "25", "lmtp": "24"}
+	ports := map[string]string{"smtp": "25", "smtps": "465", "lmtp": "24"}
 	if err != nil || ports[u.Scheme] == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
-		return endpoint{}, fmt.Errorf("next hop %q: write none, smtp://host:port, lmtp://host:port, smtp:///path or lmtp:///path", s)
+		return endpoint{}, fmt.Errorf("next hop %q: write none, smtp://host:port, smtps://host:port, lmtp://host:port, smtp:///path or lmtp:///path", s)
 	}
-	e := endpoint{network: "unix", address: u.Path, lmtp: u.Scheme == "lmtp"}
+	e := endpoint{name: s, network: "unix", address: u.Path, lmtp: u.Scheme == "lmtp", implicit: u.Scheme == "smtps"}
 	path := strings.Trim(u.Path, "/")
 	switch {
 	case u.Host == "" && path != "":

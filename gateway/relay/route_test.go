@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode"
@@ -37,27 +39,56 @@ func TestNextHops(t *testing.T) {
 	}
 }
 
-// TestTLSIsRefused: what is not built must not look as if it were.
-func TestTLSIsRefused(t *testing.T) {
-	for _, c := range []struct{ nextHop, tls, err string }{
-		{"smtp://127.0.0.1:25", "", ""},
-		{"smtp://[::1]:25", "none", ""},
-		{"smtp://localhost:25", "", ""},
-		{"lmtp:///run/lmtp", "", ""},
-		{"none", "verify", ""},
-		{"smtp://mx.example:25", "none", ""},
-		{"smtp://mx.example:25", "", "tls verify is not built yet, it comes with a later issue"},
-		{"smtp://mx.example:25", "opportunistic", "tls opportunistic is not built yet"},
-		{"smtp://10.0.0.1:25", "pin", "tls pin is not built yet"},
-		{"smtp://127.0.0.1:25", "require", "tls require is not built yet"},
-		{"smtp://127.0.0.1:25", "yes", `tls "yes" is none of`},
+// TestRoutesThatCannotBeMeant: better no route than mail in the clear, or a
+// password where everybody can read it.
+func TestRoutesThatCannotBeMeant(t *testing.T) {
+	pin := strings.Repeat("ab", 32)
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("hunter2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	auth := &Auth{User: "kim", PasswordFile: secret}
+	for _, c := range []struct {
+		route Route
+		err   string
+	}{
+		{Route{NextHop: "smtp://127.0.0.1:25"}, ""},
+		{Route{NextHop: "smtp://[::1]:25", TLS: "none"}, ""},
+		{Route{NextHop: "lmtp:///run/lmtp"}, ""},
+		{Route{NextHop: "none", TLS: "verify"}, ""},
+		{Route{NextHop: "smtp://mx.example:25"}, ""},
+		{Route{NextHop: "smtp://mx.example:25", TLS: "require", Further: []string{"smtps://mx2.example"}}, ""},
+		{Route{NextHop: "smtp://mx.example:25", TLS: "pin", TLSPin: []string{pin}, Auth: auth}, ""},
+		{Route{NextHop: "smtp://127.0.0.1:25", TLS: "yes"}, `tls "yes" is none of`},
+		{Route{NextHop: "smtp://mx.example:25", TLS: "pin"}, "tls pin and the pins themselves go together"},
+		{Route{NextHop: "smtp://mx.example:25", TLSPin: []string{pin}}, "tls pin and the pins themselves go together"},
+		{Route{NextHop: "smtp://mx.example:25", TLS: "pin", TLSPin: []string{"abc"}}, "is not the SHA-256 of a public key"},
+		{Route{NextHop: "smtp://mx.example:25", TLS: "require", TLSCA: secret}, "a CA file is for tls verify"},
+		{Route{NextHop: "smtp://mx.example:25", TLSCA: secret}, "holds no certificate in PEM"},
+		{Route{NextHop: "smtp://mx.example:25", TLSCA: secret + "x"}, "no such file"},
+		{Route{NextHop: "smtps://mx.example", TLS: "opportunistic"}, "smtps has TLS always"},
+		{Route{NextHop: "smtps://mx.example", TLS: "none"}, "smtps without TLS"},
+		{Route{NextHop: "smtp://mx.example", Further: []string{"smtp://mx.example"}}, "stands there twice"},
+		{Route{NextHop: "none", Further: []string{"smtp://mx.example"}}, "none, and behind it a next hop"},
+		{Route{NextHop: "smtp://127.0.0.1:25", Auth: auth}, "signing in needs tls verify or pin, not none"},
+		{Route{NextHop: "smtp://mx.example", TLS: "require", Auth: auth}, "signing in needs tls verify or pin, not require"},
+		{Route{NextHop: "smtp://mx.example", TLS: "opportunistic", Auth: auth}, "signing in needs tls verify or pin, not opportunistic"},
+		{Route{NextHop: "smtp://mx.example", Auth: &Auth{PasswordFile: secret}}, "needs a user"},
+		{Route{NextHop: "smtp://mx.example", Auth: &Auth{User: "kim"}}, "a password file or a token URL"},
+		{Route{NextHop: "smtp://mx.example", Auth: &Auth{User: "kim", PasswordFile: secret + "x"}}, "no such file"},
+		{Route{NextHop: "smtp://mx.example", Auth: &Auth{User: "kim", TokenURL: "http://login.example/token", ClientID: "x", SecretFile: secret}}, "must be https"},
+		{Route{NextHop: "smtp://mx.example", MaxPerSecond: -1}, "max per second -1 is negative"},
 	} {
-		_, err := New(newMemory(), Options{Hostname: "gw.city.example", Routes: []Route{{Role: "inbound", NextHop: None}, {Role: "outbound", NextHop: c.nextHop, TLS: c.tls}}})
+		c.route.Role = "outbound"
+		_, err := New(newMemory(), Options{Hostname: "gw.city.example", Routes: []Route{{Role: "inbound", NextHop: None}, c.route}})
 		switch {
 		case c.err == "" && err != nil:
-			t.Errorf("%+v: %v", c, err)
+			t.Errorf("%+v: %v", c.route, err)
 		case c.err != "" && (err == nil || !strings.Contains(err.Error(), "route 2 (outbound): ") || !strings.Contains(err.Error(), c.err)):
-			t.Errorf("%+v: %v", c, err)
+			t.Errorf("%+v: %v", c.route, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Error("it tells a secret")
 		}
 	}
 }

@@ -2,17 +2,22 @@ package relay
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 	"go.uber.org/goleak"
 
@@ -24,11 +29,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // sink is a real next hop on go-smtp: it keeps what it is given, by recipient.
 type sink struct {
 	nextHop string
+	srv     *smtp.Server
 	mu      sync.Mutex
 	mails   map[string][][]byte
 	from    []string
 	count   int
 	keep    bool
+	rcpt    func(to string) error // instead of what Rcpt says
+	auth    map[string]func() sasl.Server
 }
 
 // newSink serves SMTP or LMTP on loopback or a UNIX socket.
@@ -43,25 +51,98 @@ func newSink(t testing.TB, scheme string, edit func(*smtp.Server)) *sink {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.serve(t, l, scheme, edit)
+	return s
+}
+
+// newPipeSink serves SMTP over pipes, for virtual time.
+func newPipeSink(t testing.TB) (*sink, dialer) {
+	s, l := &sink{mails: map[string][][]byte{}, keep: true}, make(pipes)
+	s.serve(t, l, "smtp", nil)
+	return s, l.Dial
+}
+
+type dialer = func(context.Context, string, string) (net.Conn, error)
+
+// pipes is a listener for those who dial it.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	c, ok := <-p
+	if !ok {
+		return nil, net.ErrClosed
+	}
+	return c, nil
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 2526} }
+
+func (p pipes) Dial(context.Context, string, string) (net.Conn, error) {
+	client, server := net.Pipe()
+	p <- server
+	return client, nil
+}
+
+func (s *sink) serve(t testing.TB, l net.Listener, scheme string, edit func(*smtp.Server)) {
 	srv := smtp.NewServer(s)
+	s.srv = srv
 	srv.Domain, srv.LMTP, srv.EnableSMTPUTF8, srv.EnableDSN = "mx.example", strings.HasPrefix(scheme, "lmtp"), true, true
 	srv.ErrorLog = log.New(io.Discard, "", 0)
 	if edit != nil {
 		edit(srv)
 	}
+	if scheme == "smtps" {
+		l = tls.NewListener(l, srv.TLSConfig)
+	}
 	done := make(chan struct{})
 	go func() { srv.Serve(l); close(done) }()
 	t.Cleanup(func() { srv.Close(); <-done })
 	s.nextHop = scheme + "://" + l.Addr().String()
-	return s
 }
 
-func (s *sink) NewSession(*smtp.Conn) (smtp.Session, error) { return &sinkSession{sink: s}, nil }
+func (s *sink) NewSession(*smtp.Conn) (smtp.Session, error) {
+	if s.auth != nil {
+		return &authSession{sinkSession: &sinkSession{sink: s}}, nil
+	}
+	return &sinkSession{sink: s}, nil
+}
 
 func (s *sink) got(to string) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.mails[to]
+}
+
+// authSession takes mail from those who have signed in.
+type authSession struct {
+	*sinkSession
+	in bool
+}
+
+func (s *authSession) AuthMechanisms() []string { return slices.Sorted(maps.Keys(s.auth)) }
+
+func (s *authSession) Auth(mech string) (sasl.Server, error) {
+	return &noting{s.auth[mech](), s}, nil
+}
+
+// noting notes that somebody has signed in.
+type noting struct {
+	sasl.Server
+	s *authSession
+}
+
+func (n *noting) Next(response []byte) (challenge []byte, done bool, err error) {
+	challenge, done, err = n.Server.Next(response)
+	n.s.in = n.s.in || done && err == nil
+	return challenge, done, err
+}
+
+func (s *authSession) Mail(from string, o *smtp.MailOptions) error {
+	if !s.in {
+		return smtp.ErrAuthRequired
+	}
+	return s.sinkSession.Mail(from, o)
 }
 
 type sinkSession struct {
@@ -81,6 +162,10 @@ func (s *sinkSession) Mail(from string, _ *smtp.MailOptions) error {
 
 func (s *sinkSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	switch {
+	case s.rcpt != nil:
+		if err := s.rcpt(to); err != nil {
+			return err
+		}
 	case strings.HasPrefix(to, "unknown"):
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such user " + to}
 	case strings.HasPrefix(to, "busy"):

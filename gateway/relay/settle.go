@@ -246,7 +246,8 @@ func (r *Relay) publish(ctx context.Context, j *job, n *news) error {
 		return err
 	}
 	defer b.discard()
-	err = r.st.Update(ctx, func(tx store.Tx) error {
+	j.report = b.reportID() // even if the answer to the commit is lost
+	return r.st.Update(ctx, func(tx store.Tx) error {
 		now, err := tx.Delivery(n.now.ID)
 		if err != nil {
 			return err
@@ -259,10 +260,6 @@ func (r *Relay) publish(ctx context.Context, j *job, n *news) error {
 		}
 		return b.record(tx)
 	})
-	if err == nil {
-		j.report = b.reportID()
-	}
-	return err
 }
 
 // tell reports a settled attempt to the log and to Options.Events.

@@ -27,18 +27,26 @@ type letter struct {
 	transform func(io.Reader, []string) io.Reader
 	id        store.ID
 	archived  store.Archived
-	header    int64 // length of the header block; known if there are transforms
+	envelope  store.Envelope // who handed it to us
+	header    int64          // length of the header block; known if there are transforms
+}
+
+// letterOf is a letter of a message known already, but for the length of its
+// header.
+func (r *Relay) letterOf(m *store.Message) *letter {
+	return &letter{st: r.st, blocks: &r.blocks, transform: r.opts.Transform, id: m.ID, archived: m.Archived, envelope: m.Envelope}
 }
 
 // letter looks a message up.
 func (r *Relay) letter(ctx context.Context, id store.ID) (*letter, error) {
-	l := &letter{st: r.st, blocks: &r.blocks, transform: r.opts.Transform, id: id}
+	var l *letter
 	err := r.st.View(ctx, func(rd store.Reader) error {
 		msg, err := rd.Message(id)
 		if err != nil {
 			return err
 		}
-		if l.archived = msg.Archived; len(l.archived.Transforms) == 0 {
+		msg.ID = id
+		if l = r.letterOf(&msg); len(l.archived.Transforms) == 0 {
 			return nil
 		}
 		block, _, err := rd.Header(id, store.AsSent)

@@ -1,12 +1,15 @@
 package relay
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // table is the routes as they are now. It is replaced whole, so an attempt
 // sees one state of it.
 type table struct {
 	routes []compiled
-	hops   map[string]*hop // by NextHop
+	hops   map[string]*hop // by what they are and how they are secured
 }
 
 // newTable compiles routes. Next hops that stay as they were keep their
@@ -21,54 +24,85 @@ func (r *Relay) newTable(routes []Route, old *table) (*table, error) {
 		t.routes = append(t.routes, c)
 	}
 	for i := range t.routes {
-		if c := &t.routes[i]; c.NextHop != None {
-			c.hop = t.hop(r, c, old)
+		c := &t.routes[i]
+		for _, e := range c.endpoints {
+			h, err := t.hop(r, c, e, old)
+			if err != nil {
+				return nil, fmt.Errorf("route %d (%s): %w", i+1, c.Role, err)
+			}
+			c.hops = append(c.hops, h)
 		}
 	}
 	return t, nil
 }
 
-// hop returns the one hop of a NextHop, taken over from old if unchanged.
-func (t *table) hop(r *Relay, c *compiled, old *table) *hop {
-	if h, ok := t.hops[c.NextHop]; ok {
-		return h
+// hop returns the one hop of an endpoint, taken over from old if unchanged.
+func (t *table) hop(r *Relay, c *compiled, e endpoint, old *table) (*hop, error) {
+	s, err := c.settings(e)
+	if err != nil {
+		return nil, err
 	}
-	limit := t.limit(c.NextHop, r.opts.PerHop)
+	s.limit, s.rate = t.limits(e.name, r.opts.PerHop)
+	key := s.key()
+	if h, ok := t.hops[key]; ok {
+		return h, nil
+	}
 	h := (*hop)(nil)
 	if old != nil {
-		h = old.hops[c.NextHop]
+		h = old.hops[key]
 	}
-	if h == nil || h.limit != limit {
-		h = newHop(r, c.NextHop, c.endpoint, limit)
+	if h == nil {
+		h = newHop(r, s)
 	}
-	t.hops[c.NextHop] = h
-	return h
+	t.hops[key] = h
+	return h, nil
 }
 
-// limit is how many connections the routes allow to a next hop.
-func (t *table) limit(nextHop string, limit int) int {
+// limits are what the routes allow to a next hop: connections at once, and
+// messages a second (0: as many as there are). The first that says a number
+// counts.
+func (t *table) limits(nextHop string, limit int) (connections int, rate float64) {
 	for _, c := range t.routes {
-		if c.NextHop == nextHop && c.MaxConnections > 0 {
-			return c.MaxConnections
+		if !slices.ContainsFunc(c.endpoints, func(e endpoint) bool { return e.name == nextHop }) {
+			continue
+		}
+		if connections == 0 {
+			connections = c.MaxConnections
+		}
+		if rate == 0 {
+			rate = c.MaxPerSecond
 		}
 	}
-	return limit
+	if connections == 0 {
+		connections = limit
+	}
+	return connections, rate
 }
 
 // find returns the first route that fits.
-func (t *table) find(role, sender, recipient string) (*compiled, bool) {
+func (t *table) find(role, sender, recipient, mailbox string) (*compiled, bool) {
 	for i := range t.routes {
 		c := &t.routes[i]
-		if c.Role == role && c.sender.fits(sender) && c.recipient.fits(recipient) {
+		if c.Role == role && c.sender.fits(sender) && c.recipient.fits(recipient) && c.mailbox.fits(mailbox) {
 			return c, true
 		}
 	}
 	return nil, false
 }
 
-// Route says by which route a message would go now.
+// Route says by which route a message would go now. The mailbox of inbound mail
+// is its recipient; that of other mail is not known here.
 func (r *Relay) Route(role, sender, recipient string) (Route, bool) {
-	c, ok := r.routes.Load().find(role, sender, recipient)
+	mailbox := ""
+	if role == "inbound" {
+		mailbox = recipient
+	}
+	return r.RouteFor(role, sender, recipient, mailbox)
+}
+
+// RouteFor says by which route a message of a mailbox of ours would go now.
+func (r *Relay) RouteFor(role, sender, recipient, mailbox string) (Route, bool) {
+	c, ok := r.routes.Load().find(role, sender, recipient, mailbox)
 	if !ok {
 		return Route{}, false
 	}
@@ -86,8 +120,8 @@ func (r *Relay) SetRoutes(routes []Route) error {
 		return err
 	}
 	r.routes.Store(t)
-	for name, h := range old.hops {
-		if t.hops[name] != h {
+	for key, h := range old.hops {
+		if t.hops[key] != h {
 			h.close()
 		}
 	}

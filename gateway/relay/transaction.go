@@ -35,11 +35,15 @@ func (e *envelope) needsUTF8() bool {
 
 // verdict is what came of one recipient.
 type verdict struct {
-	state     store.DeliveryState // Delivered, Queued (later), Failed; empty: none yet
-	reply     string
-	own       bool // the reply is about this recipient alone
-	again     bool // refused only for want of room in this transaction
-	ambiguous bool // the next hop may have taken it
+	state      store.DeliveryState // Delivered, Queued (later), Failed; empty: none yet
+	reply      string
+	own        bool       // the reply is about this recipient alone
+	again      bool       // refused only for want of room in this transaction
+	ambiguous  bool       // the next hop may have taken it
+	unreadable bool       // the archive does not give the message
+	unreached  bool       // no session could be opened
+	tls        *store.TLS // of the session
+	relayed    bool       // delivered to who tells nobody of it: DSN is not offered
 }
 
 // transaction is one MAIL … final dot, and what came of it.
@@ -69,6 +73,10 @@ func (c *conn) send(ctx context.Context, env *envelope, l *letter, src *source) 
 		return t
 	}
 	c.messages++
+	if err := t.forward(); err != nil {
+		t.lost("XFORWARD", err)
+		return t
+	}
 	if stage, err := t.commands(); err != nil {
 		t.lost(stage, err)
 		return t
@@ -281,7 +289,7 @@ func (t *transaction) final() {
 			return
 		}
 		t.broken = t.broken || rep.code == 421 || rep.code/100 == 3
-		v := verdict{state: rep.state(), reply: rep.String()}
+		v := verdict{state: rep.state(), reply: rep.String(), relayed: !t.c.ext.dsn}
 		if !t.c.lmtp {
 			t.decide(v)
 			return
@@ -342,5 +350,10 @@ func sourceVerdict(err error) verdict {
 	case errors.Is(err, store.ErrNotFound):
 		return verdict{state: store.Held, reply: "5.3.0 not sent, held: " + err.Error()}
 	}
-	return verdict{state: store.Queued, reply: "4.3.0 not sent: " + err.Error()}
+	passing := errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrFull) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return verdict{state: store.Queued, reply: notSent + err.Error(), unreadable: !passing}
 }
+
+// notSent begins the words about a message that could not be read.
+const notSent = "4.3.0 not sent: "

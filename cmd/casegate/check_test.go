@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+)
+
+// plainHop answers as a small mail server without TLS, and refuses a domain.
+func plainHop(t *testing.T) (address string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, "220 mx.example\r\n")
+			for s := bufio.NewScanner(c); s.Scan(); {
+				switch line := s.Text(); {
+				case strings.HasPrefix(line, "EHLO"):
+					io.WriteString(c, "250-mx.example\r\n250 8BITMIME\r\n")
+				case strings.Contains(line, "@refused.example>"):
+					io.WriteString(c, "550 5.7.1 relaying denied\r\n")
+				default:
+					io.WriteString(c, "250 ok\r\n")
+				}
+			}
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return l.Addr().String()
+}
+
+// TestCheckProbesRoutes: each next hop is met as an attempt would meet it.
+func TestCheckProbesRoutes(t *testing.T) {
+	p, out, _ := testProgram(t)
+	hop := plainHop(t)
+	cfg, err := parseConfig("x", fmt.Appendf(nil, `
+hostname: gw.city.example
+listeners: []
+mailboxes: [{address: 311@city.example}]
+routes:
+  - {role: outbound, recipient_domain: refused.example, next_hop: smtp://%[1]s}
+  - {role: outbound, recipient_domain: secure.example, next_hop: smtp://%[1]s, tls: require}
+  - {role: outbound, recipient_domain: maybe.example, next_hop: smtp://%[1]s, tls: opportunistic}
+  - {role: outbound, next_hops: [smtp://127.0.0.1:1, smtp://%[1]s]}
+  - {role: inbound, next_hop: none}
+`, hop), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &checker{p: p, cfg: cfg}
+	c.hops(t.Context())
+	c.routes()
+	if err := c.print(true); err != nil {
+		t.Fatal(err)
+	}
+	var found []finding
+	if err := json.Unmarshal(out.Bytes(), &found); err != nil {
+		t.Fatal(err)
+	}
+	var lines []string
+	for _, f := range found {
+		lines = append(lines, strings.ReplaceAll(f.ID+" "+f.Level+" "+f.What, hop, "HOP"))
+	}
+	all := strings.Join(lines, "\n")
+	for _, want := range []string{
+		"CG0405 warning next hop smtp://HOP does not take mail for postmaster@refused.example: the answer to RCPT is 550 5.7.1 relaying denied",
+		"CG0403 warning next hop smtp://HOP: STARTTLS is not offered, and tls is require",
+		"CG0403 warning next hop smtp://HOP has no TLS: mail for it goes in the clear",
+		"CG0405 ok next hop smtp://HOP takes mail for postmaster@maybe.example",
+		"CG0401 warning next hop smtp://127.0.0.1:1: connecting: ",
+		"CG0405 ok next hop smtp://HOP takes mail for postmaster@example.com",
+		"CG0406 warning next hop smtp://HOP does not offer SMTPUTF8",
+		"CG0402 ok outbound mail for someone@example.net goes to smtp://127.0.0.1:1, then smtp://HOP",
+	} {
+		if !strings.Contains(all, want) {
+			t.Errorf("it lacks %q:\n%s", want, all)
+		}
+	}
+}

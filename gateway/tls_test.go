@@ -1,0 +1,377 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// authority signs certificates for tests.
+type authority struct {
+	t    testing.TB
+	dir  string
+	cert *x509.Certificate
+	key  *ecdsa.PrivateKey
+}
+
+func newAuthority(t testing.TB) *authority {
+	t.Helper()
+	a := &authority{t: t, dir: t.TempDir()}
+	template := &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "test authority"}}
+	a.cert, a.key = a.sign(template, "ca")
+	return a
+}
+
+// sign writes name.crt and name.key.
+func (a *authority) sign(template *x509.Certificate, name string) (*x509.Certificate, *ecdsa.PrivateKey) {
+	a.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	template.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
+	if template.NotAfter.IsZero() {
+		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	}
+	parent, signer := a.cert, a.key
+	if parent == nil {
+		parent, signer = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	secret, _ := x509.MarshalPKCS8PrivateKey(key)
+	writePEM(a.t, a.file(name+".crt"), "CERTIFICATE", der)
+	writePEM(a.t, a.file(name+".key"), "PRIVATE KEY", secret)
+	cert, _ := x509.ParseCertificate(der)
+	return cert, key
+}
+
+func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
+
+func writePEM(t testing.TB, file, kind string, der []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// server makes a pair for the listener.
+func (a *authority) server() {
+	a.sign(&x509.Certificate{DNSNames: []string{"gw.test"}}, "server")
+}
+
+// agent makes a pair that names an agent.
+func (a *authority) agent(change func(*x509.Certificate)) tls.Certificate {
+	c := &x509.Certificate{EmailAddresses: []string{"kim@city.example"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	if change != nil {
+		change(c)
+	}
+	a.sign(c, "agent")
+	pair, err := tls.LoadX509KeyPair(a.file("agent.crt"), a.file("agent.key"))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return pair
+}
+
+// tlsPair is both sides of TLS in a test.
+type tlsPair struct {
+	*authority
+	server *ServerTLS
+}
+
+func (p tlsPair) client() *tls.Config {
+	roots := x509.NewCertPool()
+	roots.AddCert(p.cert)
+	return &tls.Config{ServerName: "gw.test", RootCAs: roots}
+}
+
+var shared struct {
+	sync.Once
+	tlsPair
+}
+
+// testTLS is one pair for all tests that don't change it.
+func testTLS(t testing.TB) tlsPair {
+	shared.Do(func() {
+		shared.tlsPair = newTLS(t, quiet)
+		shared.authority.dir = "" // it goes with the first test
+	})
+	return shared.tlsPair
+}
+
+func newTLS(t testing.TB, log *slog.Logger) tlsPair {
+	t.Helper()
+	a := newAuthority(t)
+	a.server()
+	server, err := LoadTLS(a.file("server.crt"), a.file("server.key"), a.file("ca.crt"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tlsPair{a, server}
+}
+
+// secured is a client under TLS that hasn't greeted; implicit or by STARTTLS, as
+// the listener has it.
+func secured(t testing.TB, l *Listener, config *tls.Config) *client {
+	t.Helper()
+	c := dial(t, l)
+	if l.opts.TLSMode == TLSStart {
+		c.expect("220")
+		c.do("STARTTLS", "220")
+	}
+	return c.shakeHands(config)
+}
+
+func (c *client) shakeHands(config *tls.Config) *client {
+	c.t.Helper()
+	conn := tls.Client(c.Conn, config)
+	if err := conn.Handshake(); err != nil {
+		c.t.Fatal(err)
+	}
+	return &client{c.t, conn, bufio.NewReader(conn)}
+}
+
+func TestTLSMail(t *testing.T) {
+	body := strings.Repeat("0123456789abcdef0123456789abcdef\r\n", 30_000) // a MB, over many records
+	for _, mode := range []TLSMode{TLSStart, TLSImplicit} {
+		h := &testHandler{}
+		p := testTLS(t)
+		l := listen(t, h, func(o *ListenerOptions) { o.TLSMode, o.TLS = mode, p.server })
+		c := secured(t, l, p.client())
+		if mode == TLSImplicit {
+			c.expect("220")
+		}
+		c.do("EHLO client.test", "250")
+		c.begin()
+		c.send(body + ".\r\n")
+		c.expect("250")
+		c.do("QUIT", "221")
+		c.gone()
+		m := h.got()[0]
+		if m.env.Protocol != "ESMTPS" || !bytes.Equal(m.body, []byte(body)) {
+			t.Errorf("%s: protocol %s, %d bytes", mode, m.env.Protocol, len(m.body))
+		}
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	p := testTLS(t)
+	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS = TLSImplicit, p.server })
+	config := p.client()
+	config.MinVersion, config.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+	if err := tls.Client(dial(t, l), config).Handshake(); err == nil {
+		t.Error("TLS 1.1 was taken")
+	}
+	config.MaxVersion = tls.VersionTLS12
+	if err := tls.Client(dial(t, l), config).Handshake(); err != nil {
+		t.Error("TLS 1.2:", err)
+	}
+}
+
+// TestHandshakeEnds: a client that doesn't come to an end with its handshake is
+// dropped in time, and at once on shutdown.
+func TestHandshakeEnds(t *testing.T) {
+	p := testTLS(t)
+	short := 60 * time.Millisecond
+	l := listen(t, &testHandler{}, func(o *ListenerOptions) {
+		o.TLSMode, o.TLS, o.HandshakeTimeout = TLSStart, p.server, short
+	})
+	c := dial(t, l)
+	c.expect("220")
+	start := time.Now()
+	c.do("STARTTLS", "220")
+	c.send("\x16\x03\x01")
+	c.gone()
+	if d := time.Since(start); d < short || d > 20*short {
+		t.Errorf("dropped after %v", d)
+	}
+
+	l = listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS = TLSImplicit, p.server })
+	c = dial(t, l)
+	c.send("\x16")
+	time.Sleep(20 * time.Millisecond)
+	if err := l.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c.gone()
+}
+
+func TestShutdownUnderTLS(t *testing.T) {
+	p := testTLS(t)
+	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS, o.IdleTimeout = TLSStart, p.server, time.Minute })
+	c := secured(t, l, p.client())
+	c.do("EHLO client.test", "250")
+	if err := l.Shutdown(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	c.expect("421 4.3.2")
+	c.gone()
+}
+
+// TestIdleUnderTLS: a deadline that passes leaves TLS usable for the last word.
+func TestIdleUnderTLS(t *testing.T) {
+	p := testTLS(t)
+	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS, o.IdleTimeout = TLSImplicit, p.server, 50*time.Millisecond })
+	c := secured(t, l, p.client())
+	c.expect("220")
+	c.expect("421 4.4.2")
+	c.gone()
+}
+
+// TestEarlyTalkerUnderTLS: the banner is waited for there, too.
+func TestEarlyTalkerUnderTLS(t *testing.T) {
+	p := testTLS(t)
+	l := listen(t, &testHandler{}, func(o *ListenerOptions) {
+		o.TLSMode, o.TLS, o.BannerPause = TLSImplicit, p.server, time.Second
+	})
+	c := secured(t, l, p.client())
+	c.send("EHLO client.test\r\n")
+	c.expect("554 5.5.0 ")
+	c.gone()
+}
+
+// TestCertificateRenewed: new files count at the next handshake; a pair that
+// doesn't match leaves the old one in use and is logged once.
+func TestCertificateRenewed(t *testing.T) {
+	var log lockedBuffer
+	p := newTLS(t, slog.New(slog.NewTextHandler(&log, nil)))
+	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS = TLSImplicit, p.server })
+	serial := func() *big.Int {
+		conn := tls.Client(dial(t, l), p.client())
+		if err := conn.Handshake(); err != nil {
+			t.Fatal(err)
+		}
+		return conn.ConnectionState().PeerCertificates[0].SerialNumber
+	}
+	first := serial()
+	p.authority.server()
+	second := serial()
+	if second.Cmp(first) == 0 {
+		t.Error("the old certificate is still in use")
+	}
+	good, _ := os.ReadFile(p.file("server.key"))
+	p.agent(nil)
+	other, _ := os.ReadFile(p.file("agent.key"))
+	os.WriteFile(p.file("server.key"), other, 0o600)
+	for range 3 {
+		if serial().Cmp(second) != 0 {
+			t.Error("the last good certificate is gone")
+		}
+	}
+	if n := strings.Count(log.String(), "cannot be used"); n != 1 {
+		t.Errorf("logged %d times: %s", n, &log)
+	}
+	os.Remove(p.file("server.key"))
+	for range 2 {
+		if serial().Cmp(second) != 0 {
+			t.Error("the last good certificate is gone with its file")
+		}
+	}
+	if n := strings.Count(log.String(), "cannot be used"); n != 2 {
+		t.Errorf("logged %d times: %s", n, &log)
+	}
+	os.WriteFile(p.file("server.key"), good, 0o600)
+	if serial().Cmp(second) != 0 {
+		t.Error("not read again")
+	}
+	if strings.Contains(log.String(), "PRIVATE KEY") {
+		t.Error("the key is in the log")
+	}
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.Buffer.String()
+}
+
+func TestLoadTLSFails(t *testing.T) {
+	p := newTLS(t, quiet)
+	os.WriteFile(p.file("empty"), nil, 0o600)
+	for _, files := range [][3]string{
+		{p.file("none"), p.file("server.key"), ""},
+		{p.file("server.crt"), p.file("none"), ""},
+		{p.file("server.crt"), p.file("ca.key"), ""},
+		{p.file("server.crt"), p.file("server.key"), p.file("none")},
+		{p.file("server.crt"), p.file("server.key"), p.file("empty")},
+	} {
+		if _, err := LoadTLS(files[0], files[1], files[2], quiet); err == nil {
+			t.Errorf("%v was taken", files)
+		}
+	}
+}
+
+// TestOpenSSL and TestSwaks are clients that others wrote.
+func TestOpenSSL(t *testing.T) {
+	if _, err := exec.LookPath("openssl"); err != nil {
+		t.Skip("openssl is not installed")
+	}
+	p := newTLS(t, quiet)
+	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS = TLSStart, p.server })
+	cmd := exec.Command("openssl", "s_client", "-starttls", "smtp", "-connect", l.Addr().String(), "-servername", "gw.test",
+		"-verify_hostname", "gw.test", "-verify_return_error", "-CAfile", p.file("ca.crt"), "-crlf", "-quiet")
+	cmd.Stdin = strings.NewReader("QUIT\n")
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "221 2.0.0 Bye") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+func TestSwaks(t *testing.T) {
+	if _, err := exec.LookPath("swaks"); err != nil {
+		t.Skip("swaks is not installed")
+	}
+	p := newTLS(t, quiet)
+	for _, x := range []struct {
+		mode TLSMode
+		args []string
+	}{
+		{TLSStart, []string{"-tls", "-a", "PLAIN"}},
+		{TLSStart, []string{"-tls", "-a", "LOGIN"}},
+		{TLSImplicit, []string{"--tls-on-connect", "-a", "PLAIN"}},
+	} {
+		h := &testHandler{}
+		l := listen(t, h, func(o *ListenerOptions) {
+			o.TLSMode, o.TLS, o.RequireTLS, o.Authenticator, o.Auth = x.mode, p.server, true, desk, AuthRequire
+		})
+		host, port, _ := net.SplitHostPort(l.Addr().String())
+		args := append(x.args, "-s", host, "-p", port, "-f", "a@b.test", "-t", "c@d.test", "-au", "kim@city.example", "-ap", "correct horse")
+		if out, err := exec.Command("swaks", args...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", x.args, err, out)
+		}
+		if env := h.got()[0].env; env.Protocol != "ESMTPSA" || env.Login != "kim@city.example" {
+			t.Errorf("%s as %q", env.Protocol, env.Login)
+		}
+	}
+}
