@@ -25,5 +25,6 @@ func Results(servID string, v Verdict) string {
 	add("dmarc", v.DMARC, "header", "from", v.From)
 	add("spf", v.SPF, "smtp", "mailfrom", v.SPFDomain)
 	add("dkim", v.DKIM, "header", "d", v.DKIMDomain)
+	add("arc", v.ARC, "", "", "")
 	return a.String()
 }

@@ -35,6 +35,7 @@ func result(word string) Result {
 // texts hold no word of a stranger: results, policies, and domains as A-labels.
 type Verdict struct {
 	SPF, DKIM, DMARC Result
+	ARC              Result // of the chain, if it was asked for; proves nothing by itself
 
 	From       string // domain of the single From address, empty: there is none
 	SPFDomain  string // of the envelope sender that SPF was asked about

@@ -1,0 +1,181 @@
+package mailauth
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/casegate/casegate/gateway/message"
+)
+
+// signedFields are covered where they are there (RFC 6376 §5.4.1); From once
+// more, so that none can be added.
+var signedFields = []string{
+	"From", "Sender", "Reply-To", "To", "Cc", "Subject", "Date", "Message-ID", "In-Reply-To", "References",
+	"MIME-Version", "Content-Type", "Content-Transfer-Encoding", "Auto-Submitted",
+	"List-Id", "List-Unsubscribe", "List-Unsubscribe-Post",
+}
+
+// Signer signs what leaves (RFC 6376) and seals what passes through (RFC 8617).
+type Signer struct {
+	Now func() time.Time // nil: time.Now
+
+	keys  []SigningKey
+	signs []string // names of fields
+	seals []string
+}
+
+// NewSigner signs with one key, or with two: an RSA key that all can verify,
+// and an Ed25519 key of the same domain (RFC 8463).
+func NewSigner(keys ...SigningKey) (*Signer, error) {
+	switch {
+	case len(keys) == 0 || len(keys) > 2:
+		return nil, errors.New("DKIM signs with one key or two")
+	case len(keys) == 2 && keys[0].kind == keys[1].kind:
+		return nil, fmt.Errorf("two DKIM keys must be one RSA and one Ed25519 key, not two of %s", keys[0].kind)
+	case len(keys) == 2 && keys[0].Domain != keys[1].Domain:
+		return nil, fmt.Errorf("two DKIM keys must be of one domain, not of %s and %s", keys[0].Domain, keys[1].Domain)
+	case len(keys) == 2 && keys[0].Selector == keys[1].Selector:
+		return nil, fmt.Errorf("two DKIM keys need two selectors, not twice %s", keys[0].Selector)
+	}
+	for _, k := range keys {
+		if k.key == nil {
+			return nil, errors.New("a DKIM key must come from ReadSigningKey")
+		}
+	}
+	return &Signer{keys: keys, signs: signedFields, seals: sealedFields}, nil
+}
+
+// Domain is whose signature it is: it is aligned with From addresses in it, or
+// in the same organisation.
+func (s *Signer) Domain() string { return s.keys[0].Domain }
+
+// Sign returns the DKIM-Signature fields to prepend to a message: header is its
+// final block, the body is read once and may be nil.
+func (s *Signer) Sign(ctx context.Context, header []byte, body io.Reader) ([]byte, error) {
+	h, sum, err := s.read(ctx, header, body)
+	if err != nil {
+		return nil, err
+	}
+	fields := newPicker(h)
+	if len(fields["from"]) == 0 {
+		return nil, errors.New("a message without From can't be signed")
+	}
+	names := append(covered(fields, s.signs), "From")
+	var out []byte
+	for _, k := range s.keys {
+		field, err := k.signMessage("DKIM-Signature", fields, names, []tag{
+			{"v", "1"}, {"a", k.kind + "-sha256"}, {"c", "relaxed/relaxed"}, {"d", k.Domain}, {"s", k.Selector},
+			{"t", s.time()}, {"h", strings.Join(names, ":")}, {"bh", sum}, {"b", ""},
+		})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, field...)
+	}
+	return out, nil
+}
+
+// read parses the header and hashes the body.
+func (s *Signer) read(ctx context.Context, header []byte, body io.Reader) (h message.Header, sum string, err error) {
+	h = message.Parse(header)
+	if h.TooLarge() {
+		return h, "", errors.New("the header is too large to be signed")
+	}
+	sums, err := hashBody(ctx, body, map[canon]bool{relaxed: true})
+	if err != nil {
+		return h, "", fmt.Errorf("signing: the body can't be read: %w", err)
+	}
+	return h, base64.StdEncoding.EncodeToString(sums[relaxed]), nil
+}
+
+func (s *Signer) time() string {
+	now := time.Now
+	if s.Now != nil {
+		now = s.Now
+	}
+	return strconv.FormatInt(now().Unix(), 10)
+}
+
+// covered names the fields that are there, as often as they are.
+func covered(fields picker, names []string) (list []string) {
+	for _, name := range names {
+		for range fields[strings.ToLower(name)] {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+type tag struct{ name, value string }
+
+// signMessage writes a signature over fields, and over itself with an empty
+// tag b.
+func (k SigningKey) signMessage(name string, fields picker, names []string, list []tag) ([]byte, error) {
+	h := sha256.New()
+	fields.write(h, relaxed, names)
+	return k.signOver(h, name, list)
+}
+
+// signOver ends what is hashed with the signature's own field.
+func (k SigningKey) signOver(h hash.Hash, name string, list []tag) ([]byte, error) {
+	own := relaxed.header(writeTags(name, list, k.width()))
+	io.WriteString(h, strings.TrimSuffix(own, "\r\n"))
+	b, err := k.sign(h.Sum(nil))
+	if err != nil {
+		return nil, fmt.Errorf("signing for %s: %w", k.Domain, err)
+	}
+	for i := range list {
+		if list[i].name == "b" {
+			list[i].value = base64.StdEncoding.EncodeToString(b)
+		}
+	}
+	return []byte(writeTags(name, list, k.width())), nil
+}
+
+// width is how long lines are.
+func (k SigningKey) width() int {
+	if k.lines > 0 {
+		return k.lines
+	}
+	return 72
+}
+
+// writeTags writes a field, folded between tags, and in long ones where that
+// changes nothing: in lists, and in base64.
+func writeTags(name string, list []tag, width int) string {
+	var b strings.Builder
+	b.WriteString(name + ":")
+	column := len(name) + 1
+	for i, t := range list {
+		text := t.name + "=" + t.value
+		if i < len(list)-1 {
+			text += ";"
+		}
+		if column+1+len(text) > width {
+			b.WriteString("\r\n")
+			column = 0
+		}
+		for b.WriteString(" "); len(text) > width; {
+			n := width
+			if t.name == "h" {
+				n = strings.LastIndexByte(text[:n], ':') + 1
+			}
+			if n == 0 || t.name != "h" && t.name != "b" {
+				break
+			}
+			b.WriteString(text[:n] + "\r\n ")
+			text, column = text[n:], 0
+		}
+		b.WriteString(text)
+		column += 1 + len(text)
+	}
+	return b.String() + "\r\n"
+}

@@ -1,0 +1,244 @@
+package mailauth
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/emersion/go-msgauth/dkim"
+	"pgregory.net/rapid"
+)
+
+// Another implementation verifies what we sign, and we what it signs, in all
+// canonicalisations, whatever the message.
+func TestSignaturesInterwork(t *testing.T) {
+	z := city("", nil)
+	lookup := func(name string) ([]string, error) { return z.LookupTXT(t.Context(), name) }
+	line := rapid.StringMatching(`[ \ta-z.]{0,12}`)
+	rapid.Check(t, func(r *rapid.T) {
+		body := strings.Join(rapid.SliceOfN(line, 0, 8).Draw(r, "body"), "\r\n")
+		header := "Subject:" + strings.Join(rapid.SliceOfN(rapid.StringMatching(`[ \ta-z]{0,9}x`), 1, 4).Draw(r, "subject"), "\r\n ") + "\r\n" +
+			rapid.SampledFrom([]string{"From: a@city.example", "from \t:  a@city.example \t", "FROM:a@city.example"}).Draw(r, "from") + "\r\nTo: b@x.example\r\nTo: c@x.example\r\n\r\n"
+		s, err := NewSigner(testRSA(), testKey())
+		if err != nil {
+			r.Fatal(err)
+		}
+		fields, err := s.Sign(t.Context(), []byte(header), strings.NewReader(body))
+		if err != nil {
+			r.Fatal(err)
+		}
+		found, err := dkim.VerifyWithOptions(strings.NewReader(string(fields)+header+body), &dkim.VerifyOptions{LookupTXT: lookup})
+		if err != nil || len(found) != 2 || found[0].Err != nil || found[1].Err != nil {
+			r.Fatalf("%v %+v\n%s", err, found, fields)
+		}
+		var other strings.Builder
+		o := dkim.SignOptions{Domain: "city.example", Selector: "s1", Signer: testKey().key, HeaderKeys: []string{"from", "subject", "to", "to", "from"},
+			HeaderCanonicalization: rapid.SampledFrom([]dkim.Canonicalization{"simple", "relaxed"}).Draw(r, "header"),
+			BodyCanonicalization:   rapid.SampledFrom([]dkim.Canonicalization{"simple", "relaxed"}).Draw(r, "canon")}
+		if err := dkim.Sign(&other, strings.NewReader(header+body), &o); err != nil {
+			r.Fatal(err)
+		}
+		head, rest, _ := strings.Cut(other.String(), "\r\n\r\n")
+		checker := Checker{Resolver: z}
+		v := checker.Check(t.Context(), ask{from: "city.example", header: head + "\r\n\r\n", body: rest}.request())
+		if v.DKIM != Pass && rest != "" { // ask has a body for an empty one
+			r.Fatalf("%+v\n%q", v, other.String())
+		}
+	})
+}
+
+func TestSignForm(t *testing.T) {
+	s, err := NewSigner(testRSA(), testKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Sign(t.Context(), []byte(testHeader), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(out)
+	if strings.Count(text, "DKIM-Signature:") != 2 || !strings.HasSuffix(text, "\r\n") || strings.Contains(strings.ReplaceAll(text, "\r\n", ""), "\n") {
+		t.Errorf("%q", text)
+	}
+	for line := range strings.SplitSeq(text, "\r\n") {
+		if len(line) > 78 {
+			t.Errorf("%d columns: %s", len(line), line)
+		}
+	}
+	if !strings.Contains(text, "h=From:To:Subject:Date:Message-ID:From;") || !strings.Contains(text, "c=relaxed/relaxed") {
+		t.Error(text)
+	}
+	if _, err := s.Sign(t.Context(), []byte("To: a@b\r\n\r\n"), nil); err == nil {
+		t.Error("signed without From")
+	}
+	broken := io.MultiReader(strings.NewReader("x"), failing{})
+	if _, err := s.Sign(t.Context(), []byte(testHeader), broken); err == nil {
+		t.Error("signed what can't be read")
+	}
+	for _, keys := range [][]SigningKey{{}, {testKey(), testKey()}, {testKey(), {Domain: "x.example"}}, {{}}, {testKey(), testRSA(), testRSA()}} {
+		if _, err := NewSigner(keys...); err == nil {
+			t.Error("a signer of", len(keys), "keys")
+		}
+	}
+}
+
+type failing struct{}
+
+func (failing) Read([]byte) (int, error) { return 0, errors.New("the disk is gone") }
+
+// A sealed message verifies, hop after hop; a broken one is sealed as broken,
+// once.
+func TestSealHops(t *testing.T) {
+	s, err := NewSigner(testKey(), testRSA())
+	if err != nil {
+		t.Fatal(err)
+	}
+	checker := Checker{Resolver: city("", nil)}
+	header, found := testHeader, None
+	hop := func(body string) {
+		t.Helper()
+		q := ask{from: "city.example", header: header, body: body}.request()
+		q.Chain = true
+		v := checker.Check(t.Context(), q)
+		if v.ARC != found {
+			t.Fatalf("the chain is %s, want %s", v.ARC, found)
+		}
+		set, err := s.Seal(t.Context(), []byte(header), strings.NewReader(body), v.ARC, Results("gw.example", v))
+		if err != nil {
+			t.Fatal(err)
+		}
+		header = string(set) + "Received: by gw.example\r\n" + header
+	}
+	for range 4 {
+		hop(testBody)
+		found = Pass
+	}
+	found = Fail
+	hop("changed")
+	if !strings.Contains(header, "cv=fail") || strings.Count(header, "ARC-Seal") != 5 {
+		t.Error(header)
+	}
+	hop("changed")
+	if strings.Count(header, "ARC-Seal") != 5 {
+		t.Error("sealed again")
+	}
+	for _, chain := range []Result{None, Pass} {
+		if out, err := s.Seal(t.Context(), []byte("ARC-Seal: i=1\r\n"+testHeader), nil, chain, "gw.example; none"); err == nil {
+			t.Errorf("sealed as %s: %s", chain, out)
+		}
+	}
+	for _, chain := range []Result{TempError, ""} {
+		if out, err := s.Seal(t.Context(), []byte(testHeader), nil, chain, "gw.example; none"); err != nil || out != nil {
+			t.Errorf("%s %v", out, err)
+		}
+	}
+	if _, err := s.Seal(t.Context(), []byte(testHeader), nil, None, "gw.example;\r\nBcc: x"); err == nil {
+		t.Error("a line end in the results")
+	}
+}
+
+func TestSigningKeyFiles(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, mode os.FileMode, text []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, mode); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	block := func(kind string, der []byte) []byte {
+		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	}
+	text, k, err := KeyGen("rsa", 0, "city.example", "s1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	small, err := rsa.GenerateKey(rand.Reader, 1024)
+	if err != nil {
+		t.Fatal(err)
+	}
+	curve, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, err := x509.MarshalPKCS8PrivateKey(curve)
+	if err != nil {
+		t.Fatal(err)
+	}
+	public, err := x509.MarshalPKIXPublicKey(k.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{
+		write("pkcs8", 0o600, text), write("group", 0o640, text),
+		write("pkcs1", 0o400, block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(k.key.(*rsa.PrivateKey)))),
+	} {
+		got, err := ReadSigningKey(path, "City.example.", "S1")
+		if err != nil || got.ZoneLine() != k.ZoneLine() {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	for path, want := range map[string]string{
+		filepath.Join(dir, "absent"):   "no such file",
+		dir:                            "no file",
+		write("open", 0o644, text):     "mode 0644",
+		write("writable", 0o660, text): "mode 0660",
+		write("empty", 0o600, nil):     "no PEM",
+		write("public", 0o600, block("PUBLIC KEY", public)):                                 "public half",
+		write("encrypted", 0o600, block("ENCRYPTED PRIVATE KEY", public)):                   "encrypted",
+		write("certificate", 0o600, block("CERTIFICATE", public)):                           "CERTIFICATE",
+		write("damaged", 0o600, block("PRIVATE KEY", public)):                               "damaged",
+		write("curve", 0o600, block("PRIVATE KEY", ec)):                                     "ecdsa",
+		write("small", 0o600, block("RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(small))): "1024 bits",
+	} {
+		_, err := ReadSigningKey(path, "city.example", "s1")
+		var e *KeyError
+		if !errors.As(err, &e) || e.Hint == "" || e.Path != path || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	for _, c := range [][2]string{{"", "s"}, {"city.example", ""}, {"a b", "s"}, {"city.example", "s._domainkey\r\n"}} {
+		if _, err := ParseSigningKey(text, c[0], c[1]); err == nil {
+			t.Errorf("%q", c)
+		}
+	}
+}
+
+func TestKeyGen(t *testing.T) {
+	for _, c := range []struct {
+		kind string
+		bits int
+		ok   bool
+	}{{"rsa", 0, true}, {"rsa", 3072, true}, {"ed25519", 0, true}, {"rsa", 1024, false}, {"rsa", 100000, false}, {"dsa", 0, false}, {"", 0, false}} {
+		text, k, err := KeyGen(c.kind, c.bits, "city.example", "s1")
+		if (err == nil) != c.ok {
+			t.Errorf("%v: %v", c, err)
+		}
+		if err != nil {
+			continue
+		}
+		for _, s := range k.Record() {
+			if len(s) > 255 {
+				t.Errorf("%v: a string of %d octets", c, len(s))
+			}
+		}
+		if p := parseKey(strings.Join(k.Record(), "")); p.why != "" || p.kind != c.kind {
+			t.Errorf("%v: %+v", c, p)
+		}
+		if again, err := ParseSigningKey(text, "city.example", "s1"); err != nil || again.ZoneLine() != k.ZoneLine() {
+			t.Errorf("%v: %v", c, err)
+		}
+	}
+}
