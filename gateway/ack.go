@@ -67,14 +67,14 @@ func (p *inbound) acknowledge(ctx context.Context, a arrival, d resolver.Inbound
 		CorrelationMethod: "none", Mailboxes: []string{c.Mailbox}, ReceivedAt: a.mail.Received,
 		Parties: []store.Party{
 			{Role: store.RoleSender, AddressUsed: c.Mailbox, Party: store.PartyRef{Kind: store.PartyMailbox, Address: c.Mailbox}, Why: "our mailbox " + c.Mailbox},
-			{Role: store.RoleTo, AddressUsed: d.Ack, Party: store.PartyRef{Kind: store.PartyContact, ID: d.Customer.ID}, Why: "Case.Customer"},
+			ackParty(d),
 		},
 		Links:    []store.Link{{Address: store.Key(d.Ack)}},
 		Decision: store.Decision{Rules: []string{d.Row}, Reasons: []string{d.Row + ": the new case is acknowledged"}},
 		Envelope: store.Envelope{Listener: "acknowledgement", Recipients: []string{d.Ack}},
 	}
 	references := []string{resolver.PseudoReference(thread, p.Settings.Hostname)}
-	if a.mail.MessageID != "" {
+	if id := a.mail.MessageID; id != "" && len(id) < maxThreadID {
 		references = append(references, a.mail.MessageID)
 		m.References = []string{a.mail.MessageID}
 	}
@@ -91,6 +91,15 @@ func (p *inbound) acknowledge(ctx context.Context, a arrival, d resolver.Inbound
 		State:      store.Queued, Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,
 	}}
 	return n, nil
+}
+
+// ackParty is who gets the answer: the customer, if the reverse-path is his.
+func ackParty(d resolver.InboundDecision) store.Party {
+	row := store.Party{Role: store.RoleTo, AddressUsed: d.Ack, Why: "the reverse-path of the mail that opened the case"}
+	if d.Customer.HeldAt(store.Key(d.Ack), d.Case.CreatedAt) {
+		row.Party, row.Why = store.PartyRef{Kind: store.PartyContact, ID: d.Customer.ID}, "Case.Customer"
+	}
+	return row
 }
 
 // ackHeader is the header block. Nothing that a stranger chose stands in it but
@@ -118,6 +127,9 @@ func (p *inbound) ackHeader(m store.Message, token string, references []string) 
 	b.WriteString("\r\n")
 	return []byte(b.String())
 }
+
+// maxThreadID is the longest id that still fits into a line of an answer.
+const maxThreadID = 900
 
 func stageText(ctx context.Context, st store.Store, text string) (store.Body, error) {
 	body, err := st.Stage(ctx)

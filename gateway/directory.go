@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,7 +25,6 @@ type Directory struct {
 	URL     string // holds {address}
 	Token   string // sent as a bearer token, if not empty
 	Timeout time.Duration
-	Now     func() time.Time
 	Client  *http.Client
 }
 
@@ -47,9 +47,9 @@ const (
 )
 
 // Refresh brings our contacts up to date with what the directory says of the
-// addresses (canonical keys). An error means that it cannot be asked: unknown is
+// addresses (canonical keys), from the time on that a message came. An error means that it cannot be asked: unknown is
 // not nobody (rule I20).
-func (d *Directory) Refresh(ctx context.Context, addresses []string) error {
+func (d *Directory) Refresh(ctx context.Context, at time.Time, addresses []string) error {
 	ctx, cancel := context.WithTimeout(ctx, d.Timeout)
 	defer cancel()
 	answers := make([]listing, len(addresses))
@@ -66,11 +66,11 @@ func (d *Directory) Refresh(ctx context.Context, addresses []string) error {
 	for range addresses {
 		<-done
 	}
-	if err := errors.Join(errs...); err != nil {
+	if err := cmp.Or(errs...); err != nil {
 		return err
 	}
 	for i, address := range addresses {
-		if err := d.keep(ctx, address, answers[i]); err != nil {
+		if err := d.keep(ctx, at, address, answers[i]); err != nil {
 			return err
 		}
 	}
@@ -78,8 +78,8 @@ func (d *Directory) Refresh(ctx context.Context, addresses []string) error {
 }
 
 func (d *Directory) ask(ctx context.Context, address string) (l listing, err error) {
-	where := strings.ReplaceAll(d.URL, "{address}", url.QueryEscape(address))
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, where, nil)
+	target := strings.ReplaceAll(d.URL, "{address}", url.QueryEscape(address))
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, target, nil)
 	if err != nil {
 		return l, err
 	}
@@ -88,6 +88,10 @@ func (d *Directory) ask(ctx context.Context, address string) (l listing, err err
 		req.Header.Set("Authorization", "Bearer "+d.Token)
 	}
 	resp, err := d.Client.Do(req)
+	var where *url.Error
+	if errors.As(err, &where) {
+		err = where.Err // without the address, which may be a blind recipient's
+	}
 	if err != nil {
 		return l, err
 	}
@@ -107,11 +111,11 @@ func (d *Directory) ask(ctx context.Context, address string) (l listing, err err
 }
 
 // keep stores what the directory says of an address, if it is news.
-func (d *Directory) keep(ctx context.Context, address string, l listing) error {
+func (d *Directory) keep(ctx context.Context, at time.Time, address string, l listing) error {
 	news := false
 	look := func(r store.Reader, put func(store.Contact) error) error {
 		for _, listed := range l.Contacts {
-			c, changed, err := d.merge(r, listed)
+			c, changed, err := d.merge(r, at, listed)
 			if err != nil {
 				return err
 			}
@@ -124,7 +128,7 @@ func (d *Directory) keep(ctx context.Context, address string, l listing) error {
 				}
 			}
 		}
-		return d.release(r, address, l, func(c store.Contact) error {
+		return d.release(r, at, address, l, func(c store.Contact) error {
 			if news = true; put != nil {
 				return put(c)
 			}
@@ -139,7 +143,7 @@ func (d *Directory) keep(ctx context.Context, address string, l listing) error {
 }
 
 // merge is our record of a listed contact, and whether it has changed.
-func (d *Directory) merge(r store.Reader, l entry) (store.Contact, bool, error) {
+func (d *Directory) merge(r store.Reader, at time.Time, l entry) (store.Contact, bool, error) {
 	if l.ID == "" {
 		return store.Contact{}, false, errors.New("the directory lists a contact without an id")
 	}
@@ -148,7 +152,7 @@ func (d *Directory) merge(r store.Reader, l entry) (store.Contact, bool, error) 
 	if err != nil && !isNew {
 		return c, false, err
 	}
-	now := d.Now()
+	now := at
 	if isNew {
 		c = store.Contact{ID: store.NewID(), Kind: store.Registered, External: l.ID, CreatedAt: now}
 	}
@@ -157,7 +161,11 @@ func (d *Directory) merge(r store.Reader, l entry) (store.Contact, bool, error) 
 	c.EmailAddresses = slices.Clone(c.EmailAddresses)
 	for _, a := range l.EmailAddresses {
 		if key := store.Key(a); key != "" && !c.HeldAt(key, now) {
-			c.EmailAddresses = append(c.EmailAddresses, store.EmailAddress{Address: a, From: now})
+			held := store.EmailAddress{Address: a, From: now}
+			if isNew {
+				held.From = time.Time{} // since when is not known
+			}
+			c.EmailAddresses = append(c.EmailAddresses, held)
 			changed = true
 		}
 	}
@@ -173,7 +181,7 @@ func (d *Directory) merge(r store.Reader, l entry) (store.Contact, bool, error) 
 
 // release ends what a contact of the directory had, if the directory no longer
 // lists him under the address.
-func (d *Directory) release(r store.Reader, address string, l listing, put func(store.Contact) error) error {
+func (d *Directory) release(r store.Reader, at time.Time, address string, l listing, put func(store.Contact) error) error {
 	holders, err := r.Holders(address)
 	if err != nil {
 		return err
@@ -186,7 +194,7 @@ func (d *Directory) release(r store.Reader, address string, l listing, put func(
 		c.EmailAddresses = slices.Clone(c.EmailAddresses)
 		for i, e := range c.EmailAddresses {
 			if store.Key(e.Address) == address && e.To.IsZero() {
-				c.EmailAddresses[i].To = d.Now()
+				c.EmailAddresses[i].To = at
 			}
 		}
 		if err := put(c); err != nil {

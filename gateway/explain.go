@@ -22,6 +22,7 @@ type Explained struct {
 // of the header are taken. except names a stored message that must not count as
 // an earlier copy of this one.
 func Explain(ctx context.Context, o Options, book Rulebook, env *Envelope, eml io.Reader, except store.ID) (Explained, error) {
+	o.Directory = nil // asking it may write
 	var err error
 	if o.ContentKey, err = ReadContentKey(ctx, o.Store); err != nil {
 		return Explained{}, err

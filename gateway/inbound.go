@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
@@ -56,6 +58,7 @@ type arrival struct {
 // before the transaction commits: the sender repeats it, and it is new. A crash
 // after: recovery needs nothing but the store.
 func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt, error) {
+	v := handover{env, time.Now()}
 	a := arrival{env: env, spool: sink.(*spool)}
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err
@@ -65,7 +68,7 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 	a.ack, a.ackID = &ackBody{}, store.NewID()
 	defer a.ack.discard()
 	query := resolver.Ask(a.mail, p.Settings)
-	return settle(ctx, p.pipeline,
+	return settle(ctx, p.pipeline, v,
 		func(r store.Reader) (store.Facts, error) { return r.Facts(query) },
 		func(f store.Facts) (plan, error) { return p.plan(ctx, a, f) })
 }
@@ -74,7 +77,7 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 // believed for.
 func (p *inbound) read(ctx context.Context, a *arrival) {
 	a.mail, a.header = read(a.env, a.spool, p.Now())
-	a.mail.ControlHeaders = p.ControlHeaders
+	a.mail.ControlHeaders, a.mail.Login = p.ControlHeaders, a.env.Login
 	if a.mail.TrustedForm = p.TrustedForm; p.TrustedForm {
 		p.speakFor(&a.mail, a.header)
 	}
@@ -233,7 +236,7 @@ func (p *inbound) handOn(a arrival, m store.Message) []store.Delivery {
 		return nil
 	}
 	return []store.Delivery{{
-		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleInbound), Mailbox: m.Mailboxes[0],
+		ID: store.NewID(), Message: m.ID, Case: m.Case, Role: string(RoleInbound), Mailbox: strings.Join(m.Mailboxes[:min(1, len(m.Mailboxes))], ""),
 		From: m.Envelope.From, Submitter: m.Envelope.From, SMTPUTF8: a.env.SMTPUTF8,
 		RET: a.env.RET, EnvID: a.env.EnvID,
 		Recipients: to, State: store.Queued, Due: m.ReceivedAt, CreatedAt: m.ReceivedAt,

@@ -50,9 +50,6 @@ func notification(h message.Header, s *spool) *resolver.Notification {
 	report, _ := message.ReadReport(h, r)
 	n := &resolver.Notification{}
 	for _, one := range report.Recipients {
-		if one.Action == "" && report.Kind == "" { // a bounce in somebody's own words
-			one.Action = "failed"
-		}
 		n.Recipients = append(n.Recipients, resolver.ReportedRecipient{
 			Address: one.FinalRecipient, Original: one.OriginalRecipient, Action: one.Action,
 			Status: one.Status, Diagnostic: one.DiagnosticCode,
@@ -103,14 +100,18 @@ func (p *inbound) askDirectory(ctx context.Context, m *resolver.Mail) {
 		return
 	}
 	var addresses []string
-	for _, list := range [][]resolver.Address{m.From, m.To, m.CC} {
+	lists := [][]resolver.Address{m.From, m.To, m.CC}
+	if e := m.Embedded; e != nil {
+		lists = append([][]resolver.Address{m.From, e.From}, m.To, m.CC, e.To, e.CC)
+	}
+	for _, list := range lists {
 		for _, a := range list {
 			if _, own := p.Settings.Own(a.Address); !own && len(addresses) < maxAsked {
 				addresses = append(addresses, a.Key())
 			}
 		}
 	}
-	if err := p.Directory(ctx, addresses); err != nil {
+	if err := p.Directory(ctx, m.Received, addresses); err != nil {
 		m.DirectoryOut = "the directory does not answer"
 		p.Logger.Warn("the directory does not answer", "message", m.ID, "error", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
@@ -54,12 +55,13 @@ type submission struct {
 // Accept makes a submission durable, rewritten and queued, and says under
 // which id and case; or refuses it by a rule.
 func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt, error) {
+	v := handover{env, time.Now()}
 	a := submission{env: env, spool: sink.(*spool)}
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err
 	}
 	p.read(ctx, &a)
-	return settle(ctx, p.pipeline,
+	return settle(ctx, p.pipeline, v,
 		func(r store.Reader) (store.Facts, error) { return askOutbound(r, a.sub, p.Settings) },
 		func(f store.Facts) (plan, error) { return p.plan(a, f) })
 }
@@ -68,7 +70,7 @@ func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receip
 // who submits.
 func (p *outbound) read(ctx context.Context, a *submission) {
 	a.sub.Mail, a.header = read(a.env, a.spool, p.Now())
-	a.sub.ControlHeaders = p.ControlHeaders
+	a.sub.ControlHeaders, a.sub.Login = p.ControlHeaders, a.env.Login
 	a.sub.SendAs, a.sub.Setting, a.sub.Listener = p.SendAs, p.Setting, a.env.Listener
 	a.sub.Peer = envelopeRecord(a.env, a.sub.Mail).Peer
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
@@ -94,7 +96,7 @@ func (p *outbound) askDirectory(ctx context.Context, m *resolver.Mail) {
 	for _, to := range m.Recipients {
 		add(to)
 	}
-	if err := p.Directory(ctx, addresses); err != nil {
+	if err := p.Directory(ctx, m.Received, addresses); err != nil {
 		m.DirectoryOut = "the directory does not answer"
 		p.Logger.Warn("the directory does not answer", "message", m.ID, "error", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/casegate/casegate/gateway"
 	"github.com/casegate/casegate/store"
@@ -217,7 +218,7 @@ func TestOutboundDirectoryOut(t *testing.T) {
 	var asked []string
 	o, _, head := opened(t, nil, "ann@x.example")
 	o.Logger = slog.New(slog.DiscardHandler)
-	o.Directory = func(_ context.Context, addresses []string) error { asked = addresses; return out }
+	o.Directory = func(_ context.Context, _ time.Time, addresses []string) error { asked = addresses; return out }
 	h := gateway.NewOutbound(o, gateway.Submitters{})
 	eml := head + "To: Ann <ann@x.example>\r\nCc: Ron <ron@x.example>, 311@city.example\r\n\r\nhello\r\n"
 	if why := declined(t, h, eml, "ann@x.example", "ron@x.example", "blind@x.example"); !strings.HasPrefix(why, "451 the directory does not answer") {

@@ -38,7 +38,8 @@ func resolvePending(ctx context.Context, o Options, intake func(string) Intake) 
 		case errors.Is(err, ErrSettled):
 			return nil
 		case err != nil:
-			return err
+			o.Logger.Warn("a message that waits for the directory", "message", m.ID, "error", err)
+			return ctx.Err()
 		case done.Exception == PendingDirectory:
 			return errStillOut
 		}
@@ -51,10 +52,14 @@ func resolvePending(ctx context.Context, o Options, intake func(string) Intake) 
 		return err
 	}
 	return eachMessage(ctx, o.Store, store.MessageFilter{Unresolved: true}, func(m store.Message) error {
-		if !slices.Contains(m.Flags, PendingDirectory) {
+		byHand := func(p store.Party) bool { return p.ByHand }
+		if !slices.Contains(m.Flags, PendingDirectory) || slices.ContainsFunc(m.Parties, byHand) {
 			return nil
 		}
-		return resolveOnCase(ctx, o, intake(m.Envelope.Listener), m)
+		if err := resolveOnCase(ctx, o, intake(m.Envelope.Listener), m); err != nil {
+			o.Logger.Warn("a message that waits for the directory", "message", m.ID, "error", err)
+		}
+		return ctx.Err()
 	})
 }
 

@@ -17,15 +17,18 @@ type Options struct {
 	Ack      Acknowledgement
 	// Directory asks an outside directory who has the addresses, and brings our
 	// contacts up to date; nil when there is none. An error: it cannot be asked.
-	Directory func(ctx context.Context, addresses []string) error
+	Directory func(ctx context.Context, at time.Time, addresses []string) error
 	// ContentKey is that of the store's installation.
 	ContentKey ContentKey
 	// Route reports whether a route leads a delivery anywhere but "none".
 	Route func(role Role, sender, recipient string) bool
 	// Queued is called after a commit that put something into the outbox.
 	Queued func()
-	Now    func() time.Time
-	Logger *slog.Logger
+	// Accepted is told of each message that a session handed over, after it was
+	// made durable and before its answer; nil: nobody asks.
+	Accepted func(Accepted)
+	Now      func() time.Time
+	Logger   *slog.Logger
 }
 
 // pipeline is what the two directions share.

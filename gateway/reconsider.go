@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/casegate/casegate/resolver"
@@ -17,8 +18,13 @@ var ErrSettled = errors.New("the message is not on the exceptions list")
 
 // Assign puts a message of the exceptions list where a person says: stamped,
 // recorded and handed on as if it had been decided so at once.
-func Assign(ctx context.Context, o Options, id store.ID, h resolver.ByHand) (store.Message, error) {
-	p := &inbound{pipeline: pipeline{o}}
+func Assign(ctx context.Context, o Options, book Rulebook, id store.ID, h resolver.ByHand) (store.Message, error) {
+	var m store.Message
+	err := o.Store.View(ctx, func(r store.Reader) (err error) { m, err = r.Message(id); return err })
+	if err != nil {
+		return m, err
+	}
+	p := &inbound{pipeline{o}, book.Intakes[m.Envelope.Listener]}
 	return p.reconsider(ctx, id, cmp.Or(h.By, "a person"), func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
 		f, err := r.Facts(resolver.AskByHand(a.mail, o.Settings, h))
 		if err != nil {
@@ -45,6 +51,7 @@ func Retry(ctx context.Context, o Options, l Intake, id store.ID) (store.Message
 // reconsider decides again on a message of the exceptions list, from its bytes
 // in the archive, and records the outcome under the same id.
 func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide func(arrival, store.Reader) (resolver.InboundDecision, store.Installation, error)) (store.Message, error) {
+	p.Settings.Ack = false // it came long ago
 	a, err := p.again(ctx, id)
 	if err != nil {
 		return store.Message{}, err
@@ -68,6 +75,11 @@ func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide
 		if err != nil {
 			return err
 		}
+		if n.repeats != (store.ID{}) {
+			n = plan{message: old}
+			n.message.Exception = "duplicate"
+		}
+		n.message.Mailboxes = union(old.Mailboxes, n.message.Mailboxes)
 		n.kept, n.message.Archived.ReceivedSHA256 = true, old.Archived.ReceivedSHA256
 		n.message.Archived.ReceivedSize = old.Archived.ReceivedSize
 		n.message.Envelope, n.message.SubmitHash, n.message.ContentHash = old.Envelope, old.SubmitHash, old.ContentHash
@@ -80,6 +92,15 @@ func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide
 		p.Queued()
 	}
 	return done, err
+}
+
+func union(a, b []string) []string {
+	for _, s := range b {
+		if !slices.Contains(a, s) {
+			a = append(a[:len(a):len(a)], s)
+		}
+	}
+	return a
 }
 
 func (p *inbound) audit(m store.Message, by string) []store.LogEntry {

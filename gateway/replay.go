@@ -172,7 +172,14 @@ func outboundVerdict(d resolver.OutboundDecision) verdict {
 			words += " " + shownAs(e)
 		}
 	}
-	return verdict{d.Decision, words + " as " + d.From}
+	words += fmt.Sprintf(" as %s %s %s", d.FromName, d.From, d.SubjectTag)
+	if d.Mode == resolver.Consult {
+		words += ", internal"
+	}
+	if d.Hold != "" {
+		words += ", held: " + d.Hold
+	}
+	return verdict{d.Decision, words}
 }
 
 // asOf is a Reader whose facts leave out a message and what came after it.
@@ -228,7 +235,11 @@ func shownAs(e resolver.Entry) string {
 	if e.Field == store.RoleBCC {
 		return "a blind recipient"
 	}
-	return string(e.Field) + " " + e.Address.Key()
+	words := string(e.Field) + " " + e.Address.Key()
+	if e.Bare || e.Name != "" {
+		words += " (" + e.Name + ")"
+	}
+	return words
 }
 
 // CountMessages is how many messages Replay will look at.

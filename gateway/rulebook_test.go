@@ -241,7 +241,7 @@ func TestDirectoryOutage(t *testing.T) {
 	}))
 	defer crm.Close()
 	o := desk(t, quiet)
-	d := &gateway.Directory{Store: o.Store, URL: crm.URL + "/?email={address}", Timeout: 5 * time.Second, Now: time.Now, Client: crm.Client()}
+	d := &gateway.Directory{Store: o.Store, URL: crm.URL + "/?email={address}", Timeout: 5 * time.Second, Client: crm.Client()}
 	o.Directory = d.Refresh
 	in := gateway.NewInbound(o, gateway.Intake{})
 	m := stored(t, o, mustHand(t, in, gateway.RoleInbound, "ana@x.example", "From: Ana <ana@x.example>\nTo: 311@city.example\nMessage-ID: <1@x.example>\n\nIt is dark.\n", "311@city.example"))
@@ -293,14 +293,14 @@ func TestAssign(t *testing.T) {
 		t.Fatalf("%d %q %q", first.Case, second.Exception, third.Exception)
 	}
 	ctx := context.Background()
-	m, err := gateway.Assign(ctx, o, second.ID, resolver.ByHand{By: "kim", Case: 1})
+	m, err := gateway.Assign(ctx, o, gateway.Rulebook{}, second.ID, resolver.ByHand{By: "kim", Case: 1})
 	if err != nil || m.Case != 1 || m.Exception != "" || !strings.Contains(said(m), "kim put it on case 1") {
 		t.Errorf("%+v %v", m, err)
 	}
-	if m, err = gateway.Assign(ctx, o, third.ID, resolver.ByHand{By: "kim"}); err != nil || m.Case != 2 {
+	if m, err = gateway.Assign(ctx, o, gateway.Rulebook{}, third.ID, resolver.ByHand{By: "kim"}); err != nil || m.Case != 2 {
 		t.Errorf("%+v %v", m, err)
 	}
-	if _, err = gateway.Assign(ctx, o, third.ID, resolver.ByHand{Case: 1}); err != gateway.ErrSettled {
+	if _, err = gateway.Assign(ctx, o, gateway.Rulebook{}, third.ID, resolver.ByHand{Case: 1}); err != gateway.ErrSettled {
 		t.Error(err)
 	}
 	if len(outbox(t, o)) != 3 {

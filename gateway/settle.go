@@ -43,7 +43,7 @@ func (n plan) queued() bool { return len(n.deliveries) > 0 || n.ack != nil }
 // All that takes time is done before it, on a plan from a snapshot. The
 // transaction asks the same again: where nothing has changed, the plan holds,
 // since a decision rests on the facts alone; else it is made anew there.
-func settle(ctx context.Context, p pipeline, ask func(store.Reader) (store.Facts, error), decide func(store.Facts) (plan, error)) (Receipt, error) {
+func settle(ctx context.Context, p pipeline, v handover, ask func(store.Reader) (store.Facts, error), decide func(store.Facts) (plan, error)) (Receipt, error) {
 	var facts store.Facts
 	err := p.Store.View(ctx, func(r store.Reader) (err error) {
 		facts, err = ask(r)
@@ -57,7 +57,7 @@ func settle(ctx context.Context, p pipeline, ask func(store.Reader) (store.Facts
 		return Receipt{}, err
 	}
 	var done store.Message
-	var queued bool
+	var queued, repeats bool
 	err = p.Store.Update(ctx, func(tx store.Tx) error {
 		now, err := ask(tx)
 		if err != nil {
@@ -69,7 +69,7 @@ func settle(ctx context.Context, p pipeline, ask func(store.Reader) (store.Facts
 				return err
 			}
 		}
-		queued = final.queued()
+		queued, repeats = final.queued(), final.repeats != (store.ID{})
 		done, err = final.record(tx)
 		return err
 	})
@@ -79,6 +79,7 @@ func settle(ctx context.Context, p pipeline, ask func(store.Reader) (store.Facts
 	if queued {
 		p.Queued()
 	}
+	p.announce(ctx, v, done, repeats)
 	return receipt(done), nil
 }
 
@@ -150,7 +151,7 @@ func (n plan) tell(tx store.Tx) error {
 }
 
 // maxEvents is how many of a message's delivery events are kept, the newest.
-const maxEvents = 1000
+const maxEvents = 100
 
 // noteMailboxes adds the further mailboxes that a copy reached (rule I1).
 func (n plan) noteMailboxes(tx store.Tx) (store.Message, error) {

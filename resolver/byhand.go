@@ -48,9 +48,14 @@ func InboundByHand(m Mail, f store.Facts, s Settings, h ByHand) (d InboundDecisi
 		in.open(customer)
 	default:
 		in.rule("by hand", "%s opened a case for it", cmp.Or(h.By, "a person"))
+		if in.from(Own) {
+			in.sender.single = false // our own mailbox is nobody's address
+		}
 		in.openGuest()
 	}
-	in.d.Opened = ""
+	if in.d.Opened = ""; in.from(Agent) {
+		in.d.Direction = store.Outgoing
+	}
 	in.people()
 	in.d.Decision = in.Decision
 	return in.d, true

@@ -238,7 +238,7 @@ func TestReplyToAConsultStaysInside(t *testing.T) {
 		m.Recipients = []string{PlusAddress("311@city.example", asked.Token)}
 		return Inbound(m, tw.facts, tw.settings)
 	}
-	if d := reply("expert@x.example"); asked.Mode != Consult || !d.Internal || d.Guest != nil || d.Action != Link || d.Case.State != store.Resolved || d.Answers != asked.Ordinal {
+	if d := reply("expert@x.example"); asked.Mode != Consult || !d.Internal || d.Guest != nil || d.Action != Link || d.Case.State != store.Resolved {
 		t.Errorf("%+v", d)
 	}
 	if d := reply("fam@x.example"); d.Internal || d.Action != Reopen {

@@ -208,7 +208,8 @@ func (in *inbound) repeats() (store.MessageRef, bool) {
 	}
 	for _, ref := range in.facts.MessageIDs[id] {
 		fresh := in.mail.Received.Sub(ref.ReceivedAt) <= in.settings.DedupeWindow
-		same := ref.Own && ref.Direction == store.Incoming && ref.ContentHash == in.mail.ContentHash
+		again := ref.SubmitHash != "" && ref.SubmitHash == in.mail.SubmitHash
+		same := ref.Own && (again || ref.Direction == store.Incoming) && ref.ContentHash == in.mail.ContentHash
 		if same && fresh && !in.leadsElsewhere(ref) {
 			return ref, true
 		}
@@ -253,7 +254,9 @@ func (in *inbound) mailboxes() []string {
 
 func (in *inbound) unknownAssertion() bool {
 	asserted := AssertedBy(in.mail)
-	return asserted != "" && asserted != "guest" && in.sender.contact.ID == (store.ID{})
+	id, err := store.ParseID(asserted)
+	_, known := in.facts.Contacts[id]
+	return asserted != "" && asserted != "guest" && (err != nil || !known)
 }
 
 func (in *inbound) refuse() InboundDecision {

@@ -34,7 +34,9 @@ func (in *inbound) link() {
 
 func (in *inbound) linkLate() {
 	in.link()
-	in.d.Flags = append(in.d.Flags, "late-reply")
+	if !in.consult {
+		in.d.Flags = append(in.d.Flags, "late-reply")
+	}
 }
 
 func (in *inbound) linkCancelled() {
@@ -57,7 +59,7 @@ func (in *inbound) join() {
 	c.Ordinal++
 	c.UpdatedAt = in.mail.Received
 	in.d.Case, in.d.Customer, in.d.AlsoOn = c, in.tracking.found.Customer, in.tracking.alsoOn
-	in.d.Ordinal, in.d.Answers = c.Ordinal, in.tracking.named.Ordinal
+	in.d.Ordinal = c.Ordinal
 }
 
 // newcomer mints a guest as sender when a person nobody knows writes on a case.

@@ -2,6 +2,7 @@ package resolver
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/casegate/casegate/store"
 )
@@ -46,7 +47,23 @@ func (in *inbound) linkDeliveryReport() {
 			in.note("case %d is flagged: the customer's address does not take mail", in.d.Case.Number)
 		}
 	}
-	in.passOn(original)
+	if len(in.d.Events) > 0 {
+		in.passOn(original)
+	}
+}
+
+const maxDiagnostic = 200 // bytes of a report's words that are kept
+
+// likelyAction is what a report in somebody's own words means: final, unless
+// it says that it is a warning.
+func (in *inbound) likelyAction() string {
+	subject := strings.ToLower(in.mail.Subject)
+	for _, word := range []string{"delay", "warning", "not yet", "still being", "will be retried"} {
+		if strings.Contains(subject, word) {
+			return "delayed"
+		}
+	}
+	return "failed"
 }
 
 func (in *inbound) flagCase(flag string) {
@@ -72,7 +89,7 @@ func (in *inbound) reported(original store.Message) (list []ReportedRecipient) {
 	}
 	n := in.mail.Notification
 	if n == nil || len(n.Recipients) == 0 {
-		r := ReportedRecipient{Action: "failed"}
+		r := ReportedRecipient{Action: in.likelyAction()}
 		if len(had) == 1 {
 			for r.Address = range had {
 			}
@@ -83,7 +100,14 @@ func (in *inbound) reported(original store.Message) (list []ReportedRecipient) {
 		if original := store.Key(r.Original); had[original] {
 			r.Address = r.Original
 		}
-		if had[store.Key(r.Address)] {
+		if r.Action == "" {
+			r.Action = in.likelyAction()
+		}
+		if len(r.Diagnostic) > maxDiagnostic {
+			r.Diagnostic = r.Diagnostic[:maxDiagnostic]
+		}
+		if key := store.Key(r.Address); had[key] {
+			had[key] = false // told once is enough
 			list = append(list, r)
 		} else {
 			in.note("%s was no recipient of message %s: not believed", r.Address, original.ID)

@@ -12,7 +12,7 @@ func (o *outbound) stamp() *Refusal {
 	}
 	var err, err2 error
 	o.d.Token, err = Token{Case: o.d.Case.Number, Ordinal: o.d.Ordinal, Consult: o.d.Mode == Consult}.sign(o.facts.Installation)
-	o.d.CaseToken, err2 = Sign(o.facts.Installation, o.d.Case.Number, 0)
+	o.d.CaseToken, err2 = Token{Case: o.d.Case.Number, Consult: o.d.Mode == Consult}.sign(o.facts.Installation)
 	if err != nil || err2 != nil {
 		return &Refusal{554, [3]int{5, 3, 0}, "the case can take no more messages: open a new one"}
 	}
@@ -36,7 +36,7 @@ const maxReferences = 1500 // bytes of the field's value (O13)
 func (o *outbound) references(pseudo string) []string {
 	given := unique(slices.Concat(o.sub.References, o.sub.InReplyTo))
 	fits := func(id string) bool { return len(pseudo)+len(id)+5 <= maxReferences }
-	if i := slices.IndexFunc(given, o.isPseudo); i >= 0 && !strings.EqualFold(given[i], pseudo) && len(given[i])+2 <= maxReferences {
+	if i := slices.IndexFunc(given, o.isSameThread); i >= 0 && !strings.EqualFold(given[i], pseudo) && len(given[i])+2 <= maxReferences {
 		pseudo = given[i]
 	}
 	parent, left := "", maxReferences-len(pseudo)-2
@@ -59,10 +59,22 @@ func (o *outbound) references(pseudo string) []string {
 
 // isPseudo: a pseudo-reference of this case that an earlier message bore.
 func (o *outbound) isPseudo(id string) bool {
+	_, ok := o.pseudo(id)
+	return ok
+}
+
+// isSameThread: such a one, of an internal thread where this message is
+// internal: the thread is what tells an expert's answer from the customer's.
+func (o *outbound) isSameThread(id string) bool {
+	tok, ok := o.pseudo(id)
+	return ok && tok.Consult == (o.d.Mode == Consult)
+}
+
+func (o *outbound) pseudo(id string) (Token, bool) {
 	text, ok := idToken(id)
 	if !ok || verifyToken(o.facts.Installation, text) != nil {
-		return false
+		return Token{}, false
 	}
 	tok, _ := readToken(text)
-	return tok.Case == o.d.Case.Number && tok.Ordinal == 0
+	return tok, tok.Case == o.d.Case.Number && tok.Ordinal == 0
 }

@@ -208,6 +208,7 @@ func trackSigned(cs []candidate, f store.Facts, t *trace) (tr tracking, bad bool
 		case tr.outcome != T1:
 			tr = tracking{outcome: T1, method: c.method, found: found, named: tok}
 		case tr.found.Case.Number == found.Case.Number:
+			tr.named.Consult = tr.named.Consult || tok.Consult
 		case tr.method == byEnvelope && c.method == byEnvelope:
 			t.note("it is addressed to case %d too, and shown there", found.Case.Number)
 			tr.alsoOn = appendNew(tr.alsoOn, found.Case.Number)
@@ -229,7 +230,7 @@ func trackUnsigned(cs []candidate, f store.Facts, participant string, now time.T
 			if !ok {
 				continue
 			}
-			if isParticipant(found, participant, now) {
+			if isParticipant(found, participant, now) || isParticipant(f.Cases[n], participant, now) {
 				return tracking{outcome: T2, method: c.method, found: found}
 			}
 			if third.outcome == T0 {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -62,6 +63,7 @@ func (p *program) accountAdd() *cobra.Command {
 func (p *program) userAdd() *cobra.Command {
 	var o output
 	var n console.NewAgent
+	var password bool
 	c := &cobra.Command{
 		Use: "add", Short: "Add an agent of the desk", Args: exactly(),
 		Example: "  casegate user add --name \"Kim Park\" --address kim@city.example --send-as 311@city.example",
@@ -69,12 +71,19 @@ func (p *program) userAdd() *cobra.Command {
 			if err := needFlags(c, "name", "address"); err != nil {
 				return err
 			}
+			if password {
+				line, err := bufio.NewReader(io.LimitReader(p.in, 4096)).ReadString('\n')
+				if n.Password = strings.TrimRight(line, "\r\n"); n.Password == "" {
+					return usage("write such as: casegate user add … --password-stdin <password.txt", "no password on standard input: %v", err)
+				}
+			}
 			return add(c.Context(), p, o, "/agents", n, func(r store.Agent) string { return "user " + r.ID.String() })
 		},
 	}
 	c.Flags().StringVar(&n.Name, "name", "", "full `NAME`")
 	c.Flags().StringArrayVar(&n.EmailAddresses, "address", nil, "the agent's own e-mail `ADDRESS`; may be given several times")
 	c.Flags().StringArrayVar(&n.SendAs, "send-as", nil, "`ADDRESS` allowed in From; may be given several times (default every mailbox)")
+	c.Flags().BoolVar(&password, "password-stdin", false, "read a password of at least 12 characters, to sign in by SMTP AUTH, from standard input")
 	return o.flags(c, false)
 }
 

@@ -11,13 +11,15 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/casegate/casegate/gateway"
-	"github.com/casegate/casegate/gateway/console"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/gateway/relay"
+	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/bolt"
 )
 
 // grace is how long a stop waits for open transactions, and then once more for
@@ -33,18 +35,39 @@ type daemon struct {
 	store     store.Store
 	now       func() time.Time
 	relay     *relay.Relay
-	options   gateway.Options
 	logins    gateway.Authenticator
-	listeners []*gateway.Listener
-	handlers  []gateway.Handler
+	metrics   *metrics
+	gauges    *outboxGauges
 	http      []*http.Server
 	nets      []net.Listener
+
+	// What a reload goes by, and what it replaces. The goroutine of run alone
+	// reads and writes current, cfg and listeners.
+	load               func() (*Config, error) // the configuration as it is now
+	hangup             <-chan os.Signal        // asks for a reload
+	level              *slog.LevelVar          // of the log
+	contentKey         gateway.ContentKey
+	sockets            sockets
+	doors              map[string]*door // by listener
+	current            *edition
+	listeners          []*gateway.Listener // of current
+	past               pastListeners
+	rules              atomic.Pointer[resolver.Settings]
+	socketAPI, console swapped
+
+	phase  atomic.Int32
+	fullAt atomic.Pointer[time.Time] // when a commit found no room
+	failed chan error                // a listener ended by itself
+	ended  chan struct{}             // closed: run is over
 }
 
 // newDaemon binds every address; nothing is served yet. The store is the
 // daemon's from now on.
 func newDaemon(cfg *Config, st store.Store, log *slog.Logger) (*daemon, error) {
-	d := &daemon{cfg: cfg, store: st, now: time.Now, log: log}
+	d := &daemon{
+		cfg: cfg, store: st, now: time.Now, log: log, metrics: newMetrics(),
+		doors: map[string]*door{}, failed: make(chan error), ended: make(chan struct{}),
+	}
 	if err := d.build(); err != nil {
 		d.release()
 		return nil, err
@@ -54,28 +77,52 @@ func newDaemon(cfg *Config, st store.Store, log *slog.Logger) (*daemon, error) {
 
 func (d *daemon) build() error {
 	var err error
+	d.observe()
+	rules := settings(d.cfg)
+	d.rules.Store(&rules)
 	out := relayOptions(d.cfg, d.log)
 	out.Now = d.now
+	out.Own = func(address string) bool { _, own := d.rules.Load().Own(address); return own }
+	out.Events = func(e relay.Event) { d.metrics.onAttempt(e); d.gauges.onAttempt(e) }
 	if d.relay, err = relay.New(d.store, out); err != nil {
 		return err
 	}
-	opts := pipelineOptions(d.cfg, d.store, d.relay, d.log)
-	opts.Now = d.now
-	if opts.ContentKey, err = gateway.ReadContentKey(context.Background(), d.store); err != nil {
+	if d.contentKey, err = gateway.ReadContentKey(context.Background(), d.store); err != nil {
 		return err
 	}
-	if opts.Directory, err = directory(d.cfg, d.store, d.now); err != nil {
+	d.logins = gateway.NewLogins(agentLogins(d.store))
+	if d.sockets, err = inherited(d.log); err != nil {
 		return err
 	}
-	d.options, d.logins = opts, gateway.NewLogins(agentLogins(d.store))
-	for i, l := range d.cfg.Listeners {
-		if err := d.listen(l, handler(opts, l, sendAsOf(i))); err != nil {
+	for _, l := range d.cfg.Listeners {
+		if err := d.openDoor(l); err != nil {
 			return err
 		}
 	}
-	svc := service(d.cfg, opts)
-	svc.Store = d.relay.Acts() // so that attempts under way heed what people do to the outbox
-	return d.serveAPI(svc)
+	first, err := d.edition(d.cfg)
+	if err != nil {
+		return err
+	}
+	d.use(first)
+	if err := d.serveAPI(); err != nil {
+		return err
+	}
+	d.sockets.closeRest(d.log)
+	return nil
+}
+
+// observe has the store tell of its commits and its outbox, if it can.
+func (d *daemon) observe() {
+	if st, ok := d.store.(interface{ OnCommit(func(bolt.Commit)) }); ok {
+		st.OnCommit(func(c bolt.Commit) { d.metrics.onCommit(c); d.noteRoom(c.Err) })
+	}
+	var look func(context.Context) (bolt.Outbox, error)
+	if st, ok := d.store.(interface {
+		Outbox(context.Context) (bolt.Outbox, error)
+	}); ok {
+		look = st.Outbox
+	}
+	d.gauges = d.metrics.watchOutbox(look, d.now)
 }
 
 func newRelay(cfg *Config, st store.Store, log *slog.Logger) (*relay.Relay, error) {
@@ -132,12 +179,12 @@ func submitters(l Listener, setting string) gateway.Submitters {
 }
 
 // directory asks the outside directory, if there is one.
-func directory(cfg *Config, st store.Store, now func() time.Time) (func(context.Context, []string) error, error) {
+func directory(cfg *Config, st store.Store) (func(context.Context, time.Time, []string) error, error) {
 	c := cfg.Directory
 	if c.URL == "" {
 		return nil, nil
 	}
-	d := &gateway.Directory{Store: st, URL: c.URL, Timeout: time.Duration(c.Timeout), Now: now, Client: &http.Client{}}
+	d := &gateway.Directory{Store: st, URL: c.URL, Timeout: time.Duration(c.Timeout), Client: &http.Client{}}
 	if c.TokenFile != "" {
 		token, err := os.ReadFile(c.TokenFile)
 		if err != nil {
@@ -160,7 +207,8 @@ func intake(l Listener) gateway.Intake {
 	return in
 }
 
-func (d *daemon) listen(l Listener, h gateway.Handler) error {
+// listenerOptions are what a listener's part of the configuration says.
+func (d *daemon) listenerOptions(l Listener) (gateway.ListenerOptions, error) {
 	o := gateway.ListenerOptions{
 		Name: l.Name, Role: gateway.Role(l.Role), Protocol: l.Protocol, Address: l.Address.String(),
 		Hostname: d.cfg.Hostname, BareNewline: gateway.NewlinePolicy(l.BareNewline),
@@ -175,15 +223,7 @@ func (d *daemon) listen(l Listener, h gateway.Handler) error {
 	if len(l.Peers) == 0 && !l.Address.loopback() { // checked: an inbound listener
 		o.Peers = []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0"), netip.MustParsePrefix("::/0")}
 	}
-	if err := d.secure(&o, l); err != nil {
-		return hint("make tls_cert, tls_key and client_ca PEM files that this user can read", "listener %q: %w", l.Name, err)
-	}
-	ln, err := gateway.Listen(o)
-	if err != nil {
-		return hint("stop the other program that uses the address, or change the listener's address", "listener %q: %w", l.Name, err)
-	}
-	d.listeners, d.handlers = append(d.listeners, ln), append(d.handlers, h)
-	return nil
+	return o, d.secure(&o, l)
 }
 
 // secure adds TLS, sign-in and what the peers may tell of their clients.
@@ -222,17 +262,19 @@ func agentLogins(st store.Store) gateway.Lookup {
 
 // serveAPI binds the command line's socket, for whoever owns the data folder,
 // and the console's address.
-func (d *daemon) serveAPI(svc console.Service) error {
+func (d *daemon) serveAPI() error {
 	socket, err := listenSocket(d.cfg.socket())
 	if err != nil {
 		return fmt.Errorf("the command line's socket: %w", err)
 	}
-	d.addHTTP(socket, console.New(svc, console.Options{Access: console.Operator, Version: version, Now: d.now, Logger: d.log}))
-	ln, err := net.Listen("tcp", d.cfg.Console.Address.Address)
-	if err != nil {
-		return hint("change console.address", "console: %w", err)
+	d.addHTTP(socket, &d.socketAPI)
+	ln := d.sockets.take(consoleSocket)
+	if ln == nil {
+		if ln, err = net.Listen("tcp", d.cfg.Console.Address.Address); err != nil {
+			return hint("change console.address", "console: %w", err)
+		}
 	}
-	d.addHTTP(ln, console.New(svc, console.Options{Access: console.Nobody, Version: version, Logger: d.log}))
+	d.addHTTP(ln, &d.console)
 	return nil
 }
 
@@ -248,32 +290,49 @@ func (d *daemon) addHTTP(ln net.Listener, h http.Handler) {
 // everything is up.
 func (d *daemon) run(ctx context.Context, ready func()) error {
 	defer d.release()
+	defer close(d.ended)
 	relayCtx, stopRelay := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopRelay()
-	failed := make(chan error, len(d.listeners)+len(d.http)+1)
 	relayDone := make(chan error, 1)
 	go func() { relayDone <- d.relay.Run(relayCtx) }()
-	if d.options.Directory != nil {
-		go gateway.ResolvePending(relayCtx, d.options, func(listener string) gateway.Intake {
-			return rulebook(d.cfg).Intakes[listener]
-		}, 30*time.Second)
-	}
-	for i, ln := range d.listeners {
-		go func() { failed <- ln.Serve(d.handlers[i]) }()
-	}
+	d.serve(relayCtx, d.current)
 	for i, s := range d.http {
-		go func() { failed <- s.Serve(d.nets[i]) }()
+		go func() { d.fail(s.Serve(d.nets[i])) }()
 	}
+	d.phase.Store(int32(serving))
 	ready()
-	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-		d.log.Error("a listener ended", "error", err)
-	}
+	d.notify("STATUS=serving\nREADY=1")
+	go d.watchdog(relayCtx)
+	err := d.wait(ctx, relayCtx)
+	d.phase.Store(int32(stopping))
+	d.notify("STATUS=stopping\nSTOPPING=1")
 	d.stop()
 	stopRelay()
 	return errors.Join(err, <-relayDone)
+}
+
+// wait returns when ctx ends or a listener fails; until then it reloads when
+// asked to.
+func (d *daemon) wait(ctx, work context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-d.failed:
+			d.log.Error("a listener ended", "error", err)
+			return err
+		case <-d.hangup:
+			d.reload(work)
+		}
+	}
+}
+
+// fail tells wait that a listener ended.
+func (d *daemon) fail(err error) {
+	select {
+	case d.failed <- err:
+	case <-d.ended:
+	}
 }
 
 // stop ends what takes things in: listeners first, then the API.
@@ -281,11 +340,12 @@ func (d *daemon) stop() {
 	d.log.Info("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
-	done := make(chan error, len(d.listeners))
-	for _, ln := range d.listeners {
+	list := append(d.past.all(), d.listeners...)
+	done := make(chan error, len(list))
+	for _, ln := range list {
 		go func() { done <- ln.Shutdown(ctx) }()
 	}
-	for range d.listeners {
+	for range list {
 		if err := <-done; err != nil {
 			d.log.Warn("a listener was closed with sessions open", "error", err)
 		}
@@ -299,10 +359,11 @@ func (d *daemon) stop() {
 
 // release closes what is left open; the store last.
 func (d *daemon) release() {
-	for _, ln := range d.listeners {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		ln.Shutdown(ctx)
+	for _, ln := range append(d.past.all(), d.listeners...) {
+		ln.Shutdown(ended())
+	}
+	for _, one := range d.doors {
+		one.socket.Close()
 	}
 	for _, ln := range d.nets {
 		ln.Close()

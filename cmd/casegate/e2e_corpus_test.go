@@ -202,7 +202,7 @@ func (c *corpusRun) check() {
 			opened = append(opened, name)
 		}
 	}
-	c.t.Logf("where they are: %s", counted(places))
+	c.t.Logf("where they are: %s", perKey(places))
 	if len(opened) > 0 {
 		c.t.Errorf("%d bounces opened cases: %v", len(opened), opened)
 	}

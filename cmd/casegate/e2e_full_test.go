@@ -133,7 +133,7 @@ func (l *load) until(t *testing.T, within time.Duration, otherwise string, what 
 	t.Helper()
 	for end := time.Now().Add(within); !what(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(end) || !l.alive() {
-			t.Errorf("%s; replies: %s", otherwise, counted(l.replies))
+			t.Errorf("%s; replies: %s", otherwise, perKey(l.replies))
 			return
 		}
 	}

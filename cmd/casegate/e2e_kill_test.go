@@ -128,7 +128,7 @@ func (l *load) finish() {
 	l.stopped.Store(true)
 	l.clients.Wait()
 	took := l.emptied(30 * time.Second)
-	l.t.Logf("replies (the empty one: cut off): %s; %d acknowledged; outbox empty after %v", counted(l.replies), l.acked(), took.Round(time.Millisecond))
+	l.t.Logf("replies (the empty one: cut off): %s; %d acknowledged; outbox empty after %v", perKey(l.replies), l.acked(), took.Round(time.Millisecond))
 	l.audit(l.rig, l.to)
 	counts := l.verify()
 	l.t.Logf("verify: %+v", counts)

@@ -669,7 +669,7 @@ func (s *sender) close() {
 }
 
 // counted tells values and how often each occurs, the most frequent first.
-func counted[K comparable](m map[K]int) string {
+func perKey[K comparable](m map[K]int) string {
 	keys := make([]K, 0, len(m))
 	for k := range m {
 		keys = append(keys, k)

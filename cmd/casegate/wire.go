@@ -37,13 +37,15 @@ func newService(cfg *Config, st store.Store) console.Service {
 }
 
 func service(cfg *Config, o gateway.Options) console.Service {
-	return console.Service{Store: o.Store, Transform: message.Apply, Explain: explainer(o, rulebook(cfg)), Assign: assigner(o), Replay: replayer(o, rulebook(cfg))}
+	return console.Service{Store: o.Store, Transform: message.Apply, Explain: explainer(o, rulebook(cfg)), Assign: assigner(o, rulebook(cfg)), Replay: replayer(o, rulebook(cfg)),
+		HashPassword: gateway.HashPassword,
+	}
 }
 
 // assigner puts exceptions where a person says.
-func assigner(o gateway.Options) func(context.Context, console.AssignRequest) (console.Assigned, error) {
+func assigner(o gateway.Options, book gateway.Rulebook) func(context.Context, console.AssignRequest) (console.Assigned, error) {
 	return func(ctx context.Context, r console.AssignRequest) (console.Assigned, error) {
-		m, err := gateway.Assign(ctx, o, r.Message, resolver.ByHand{By: r.By, Case: r.Case, Contact: r.Contact})
+		m, err := gateway.Assign(ctx, o, book, r.Message, resolver.ByHand{By: r.By, Case: r.Case, Contact: r.Contact})
 		if errors.Is(err, gateway.ErrSettled) {
 			return console.Assigned{}, console.Invalid("look at it with casegate message show "+r.Message.String(), "%s", err)
 		}
@@ -92,6 +94,9 @@ func settings(cfg *Config) resolver.Settings {
 // way, in the API's words.
 func explainer(o gateway.Options, book gateway.Rulebook) func(context.Context, console.ExplainRequest) (console.Explanation, error) {
 	return func(ctx context.Context, r console.ExplainRequest) (console.Explanation, error) {
+		if _, in := book.Intakes[r.Listener]; in {
+			r.Role = string(gateway.RoleInbound) // an agent's mail to a mailbox is outgoing, and came in all the same
+		}
 		env := &gateway.Envelope{Listener: book.Listener(gateway.Role(r.Role), r.Listener), Role: gateway.Role(r.Role)}
 		var err error
 		if env.From, err = gateway.ParsePath(r.From); err != nil {

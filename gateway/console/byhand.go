@@ -259,6 +259,9 @@ func (d *deed) messages(each func(store.Message) error) error {
 			return err
 		}
 		for _, m := range rows {
+			if m.Case != d.c.Number {
+				continue // it is only shown here
+			}
 			if err := each(m); err != nil {
 				return err
 			}

@@ -30,6 +30,8 @@ type Service struct {
 	Assign func(context.Context, AssignRequest) (Assigned, error)
 	// Replay says what another configuration would decide; nil answers 501.
 	Replay func(ReplayRequest) (func(context.Context, func(ReplayLine) error) error, error)
+	// HashPassword is how passwords are kept; nil answers 501.
+	HashPassword func(string) (string, error)
 	// Transform derives a sent body from an archived one by the transforms
 	// noted with the message; nil answers 501 where it is needed.
 	Transform func(body io.Reader, transforms []string) io.Reader
@@ -61,6 +63,7 @@ type Options struct {
 	// says he is, in the field UserHeader: whoever may use the socket, or has
 	// the store open, could write any name into it by himself.
 	By      func(*http.Request) string
+	Metrics http.Handler // answers /metrics; nil: there is no such page
 	Version string
 	Now     func() time.Time // time.Now
 	Logger  *slog.Logger     // discards
@@ -72,7 +75,8 @@ type api struct {
 	Options
 }
 
-// New returns the handler of /api/v1, /openapi.json, /healthz and /readyz.
+// New returns the handler of /api/v1, /openapi.json, /metrics, /healthz and
+// /readyz.
 func New(svc Service, opts Options) http.Handler {
 	a := &api{svc, opts}
 	if a.Now == nil {
@@ -88,6 +92,9 @@ func New(svc Service, opts Options) http.Handler {
 	a.register(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", a.ready)
+	if a.Metrics != nil {
+		mux.Handle("GET /metrics", a.Metrics)
+	}
 	return a.guard(http.NewCrossOriginProtection().Handler(known(mux)))
 }
 
@@ -116,7 +123,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 		h.Set("Cache-Control", "no-store")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		reads := r.Method == http.MethodGet || r.Method == http.MethodHead
-		health := r.URL.Path == "/healthz" || r.URL.Path == "/readyz"
+		health := r.URL.Path == "/healthz" || r.URL.Path == "/readyz" || r.URL.Path == "/metrics" && fromHere(r)
 		switch {
 		case a.Access < Operator && !a.expects(r.Host):
 			writeProblem(w, problem(http.StatusMisdirectedRequest, "use the address the console is configured with", "this is not %q", r.Host))
@@ -128,14 +135,28 @@ func (a *api) guard(next http.Handler) http.Handler {
 	})
 }
 
+// fromHere reports whether a program on this machine asks by a loopback address;
+// one that asks for somebody else, such as a proxy, gives another name.
+func fromHere(r *http.Request) bool {
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	return err == nil && peer.Addr().Unmap().IsLoopback() && isLoopback(r.Host)
+}
+
+// isLoopback reports whether a Host header names loopback.
+func isLoopback(host string) bool {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(host, "localhost")
+}
+
 // expects reports whether a Host header names us.
 func (a *api) expects(host string) bool {
 	if h, _, err := net.SplitHostPort(host); err == nil {
 		host = h
 	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
-	return err == nil && addr.Unmap().IsLoopback() || strings.EqualFold(host, "localhost") ||
-		slices.ContainsFunc(a.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
+	return isLoopback(host) || slices.ContainsFunc(a.Hosts, func(h string) bool { return strings.EqualFold(h, host) })
 }
 
 // known turns the mux's plain 404 and 405 into problems.

@@ -35,6 +35,7 @@ func (d *deed) setCustomer(o CustomerOrder) error {
 		return err
 	}
 	d.c.Customer = contact.ID
+	d.c.Opener = "" // he was the former one (rule O4)
 	if contact.Account != (store.ID{}) && !slices.Contains(d.c.Accounts, contact.Account) {
 		d.c.Accounts = append(slices.Clone(d.c.Accounts), contact.Account)
 	}

@@ -128,6 +128,7 @@ type NewAgent struct {
 	Name           string   `json:"name" minLength:"1" maxLength:"500"`
 	EmailAddresses []string `json:"email_addresses" minItems:"1" doc:"an address belongs to one agent only"`
 	SendAs         []string `json:"send_as,omitempty" doc:"addresses allowed in From; none: every mailbox"`
+	Password       string   `json:"password,omitempty" minLength:"12" maxLength:"500" doc:"to sign in by SMTP AUTH; none: only by address"`
 }
 
 func (a *api) addAgent(ctx context.Context, in *one[NewAgent]) (*one[store.Agent], error) {
@@ -138,6 +139,14 @@ func (a *api) addAgent(ctx context.Context, in *one[NewAgent]) (*one[store.Agent
 	}
 	if len(in.Body.SendAs) > 0 {
 		if r.SendAs, err = checkAddresses(r.Name, in.Body.SendAs); err != nil {
+			return nil, err
+		}
+	}
+	if in.Body.Password != "" {
+		if a.HashPassword == nil {
+			return nil, problem(501, "", "this program keeps no passwords")
+		}
+		if r.PasswordHash, err = a.HashPassword(in.Body.Password); err != nil {
 			return nil, err
 		}
 	}
@@ -174,7 +183,7 @@ func (a *api) removeAgent(ctx context.Context, in *agentQuery) (*one[store.Agent
 		if err != nil {
 			return err
 		}
-		r.EmailAddresses, r.SendAs = []string{}, nil
+		r.EmailAddresses, r.SendAs, r.PasswordHash = []string{}, nil, ""
 		out.Body = r
 		if err := tx.PutAgent(r); err != nil {
 			return err

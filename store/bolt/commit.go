@@ -192,7 +192,11 @@ func (b *batch) again() {
 // finish commits and answers. Also a call that wrote nothing, or failed, waits
 // for the commit: it may have seen what the others wrote.
 func (b *batch) finish() error {
+	began := time.Now()
 	err := b.commit()
+	if tell := b.st.committed.Load(); tell != nil && b.w.puts > 0 {
+		(*tell)(Commit{Took: time.Since(began), Updates: len(b.calls), Err: err})
+	}
 	b.st.slab = b.w.slab
 	switch {
 	case err == nil:

@@ -23,7 +23,7 @@ func (w *writer) PutMessage(m store.Message) error {
 	case old == nil:
 		return w.indexMessage(&m)
 	case sameIndex(old, &m):
-		return nil
+		return w.swap(unresolved, unresolvedRow(old), unresolvedRow(&m))
 	}
 	return w.reindexMessage(old, &m)
 }
@@ -175,7 +175,7 @@ func timelineRows(m *store.Message) (rows [][]byte) {
 
 // sameIndex: every index row of the two is the same.
 func sameIndex(a, b *store.Message) bool {
-	return a.Case == b.Case && slices.Equal(a.AlsoOn, b.AlsoOn) && a.Ordinal == b.Ordinal && a.Exception == b.Exception && hasUnresolved(a) == hasUnresolved(b) &&
+	return a.Case == b.Case && slices.Equal(a.AlsoOn, b.AlsoOn) && a.Ordinal == b.Ordinal && a.Exception == b.Exception &&
 		a.MessageID == b.MessageID && a.DerivedID == b.DerivedID &&
 		slices.Equal(a.References, b.References) && a.Direction == b.Direction &&
 		a.ContentHash == b.ContentHash && a.SubmitHash == b.SubmitHash &&

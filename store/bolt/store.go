@@ -65,7 +65,8 @@ type Store struct {
 	epoch   store.ID // of this opening: leases of an earlier one are void
 	buffers buffers
 
-	lastCase atomic.Uint64 // the last case number given
+	lastCase  atomic.Uint64                // the last case number given
+	committed atomic.Pointer[func(Commit)] // is told of each commit
 
 	db     atomic.Pointer[mounted] // nil while the outcome of a commit is unknown, and when closed
 	calls  chan *call
