@@ -18,7 +18,7 @@ func (p *outbound) observe(a submission, d resolver.OutboundDecision) (plan, err
 	n.message.MessageID = a.sub.MessageID
 	n.message.Decision = observed(d)
 	n.received, n.apart = cutBcc(a.spool.header)
-	n.sent = unchanged(a.header, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname))
+	n.sent = unchanged(a.header, trace(a.env, resolver.SentMark, a.sub.Mail, p.Settings.Hostname))
 	n.deliveries = []store.Delivery{a.outbox(n.message, resolver.OutboundDecision{}, a.sub.Recipients)}
 	var err error
 	n.message.Archived, err = archived(a.env, a.spool, n.sent)

@@ -200,7 +200,7 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 	n.message.ThreadIndex = cmp.Or(n.message.ThreadIndex, index)
 	n.received, n.apart = cutBcc(a.spool.header)
 	var broken []brokenSignature
-	n.sent, broken = rewrite(a.header, d, trace(a.env, sentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
+	n.sent, broken = rewrite(a.header, d, trace(a.env, resolver.SentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
 	p.onSigned(&n.message, &d, broken)
 	n.deliveries = []store.Delivery{a.delivery(n.message, d)}
 	if n.message.Archived, err = archived(a.env, a.spool, n.sent); err != nil {
@@ -209,9 +209,6 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 	n.log = p.logMail(n.message, "Case email-out")
 	return n, nil
 }
-
-// sentMark stands in the Received field of mail that went out by this gateway.
-const sentMark = "(casegate outbound)"
 
 // onSigned records the signatures that were taken out, and holds the message if
 // the site wants that (on_signed).

@@ -66,11 +66,8 @@ func loopSign(m Mail, f store.Facts, s Settings) string {
 			return "its Message-ID is that of a message this gateway sent"
 		}
 	}
-	mark := strings.ToLower("by " + s.Hostname + " " + ReceivedMark + " ")
-	for _, v := range headerValues(m, "Received") {
-		if strings.Contains(strings.ToLower(v)+" ", mark) {
-			return "it has passed this gateway before"
-		}
+	if passed(m.Header, s.Hostname, ReceivedMark) {
+		return "it has passed this gateway before"
 	}
 	if m.TooManyHops {
 		return "it has too many Received fields"
@@ -81,6 +78,21 @@ func loopSign(m Mail, f store.Facts, s Settings) string {
 // ReceivedMark stands in the Received field of mail that came in by this
 // gateway; meeting it again means a loop.
 const ReceivedMark = "(casegate inbound)"
+
+// SentMark stands in the Received field of mail that went out by this gateway's
+// smarthost.
+const SentMark = "(casegate outbound)"
+
+// passed: one of our own Received fields stands in the header.
+func passed(h Header, hostname, mark string) bool {
+	if h == nil {
+		return false
+	}
+	mark = strings.ToLower("by " + hostname + " " + mark + " ")
+	return slices.ContainsFunc(h.Values("Received"), func(v string) bool {
+		return strings.Contains(strings.ToLower(v)+" ", mark)
+	})
+}
 
 // dsnSign: a report that says so; failing that, the signs of those that come in
 // no standard form, or under an address of their own. Nobody writes as

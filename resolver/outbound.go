@@ -143,6 +143,10 @@ func (o *outbound) follow(steps ...func() *Refusal) bool {
 }
 
 func (o *outbound) readable() *Refusal {
+	if passed(o.sub.Header, o.settings.Hostname, SentMark) {
+		o.note("refused: it has passed this smarthost before")
+		return &Refusal{554, [3]int{5, 4, 6}, "routing loop: the message has passed this smarthost before; look where the next hop sends it"}
+	}
 	if o.sub.Unparsable == "" {
 		return nil
 	}

@@ -150,3 +150,14 @@ func TestReferencesStayShort(t *testing.T) {
 		t.Errorf("the pseudo-reference stands twice: %q", again.References)
 	}
 }
+
+// What our own smarthost sent and a next hop hands back is a loop: answering 250
+// would end it in silence.
+func TestSmarthostLoopIsRefused(t *testing.T) {
+	tw := newTown(contact(2, store.Guest, "Ben", "fam@x.example")).used("fam@x.example")
+	sub := answer(tw, "To fam@x.example")
+	sub.Header = fields{"Received": "from a by " + tw.settings.Hostname + " " + SentMark + " with ESMTP id 1; x"}
+	if d := Outbound(sub, tw.facts, tw.settings); d.Refusal == nil || d.Refusal.Enhanced != [3]int{5, 4, 6} {
+		t.Errorf("%+v", d.Refusal)
+	}
+}

@@ -1,11 +1,24 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	_ "embed"
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+//go:embed casegate.service
+var unit string
 
 func (p *program) serveCommand() *cobra.Command {
-	return &cobra.Command{
+	var printUnit bool
+	c := &cobra.Command{
 		Use: "serve", Short: "Run the daemon", Args: exactly(),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if printUnit {
+				_, err := fmt.Fprint(p.out, unit)
+				return err
+			}
 			cfg, err := p.config()
 			if err != nil {
 				return err
@@ -13,6 +26,8 @@ func (p *program) serveCommand() *cobra.Command {
 			return p.runServe(c.Context(), cfg)
 		},
 	}
+	c.Flags().BoolVar(&printUnit, "print-unit", false, "print a unit for systemd, and leave")
+	return c
 }
 
 func (p *program) checkCommand() *cobra.Command {

@@ -30,16 +30,16 @@ const grace = 15 * time.Second
 // downstream: no new mail, open transactions finish, deliveries settle, the
 // API closes, the store closes.
 type daemon struct {
-	cfg       *Config
-	log       *slog.Logger
-	store     store.Store
-	now       func() time.Time
-	relay     *relay.Relay
-	logins    gateway.Authenticator
-	metrics   *metrics
-	gauges    *outboxGauges
-	http      []*http.Server
-	nets      []net.Listener
+	cfg     *Config
+	log     *slog.Logger
+	store   store.Store
+	now     func() time.Time
+	relay   *relay.Relay
+	logins  gateway.Authenticator
+	metrics *metrics
+	gauges  *outboxGauges
+	http    []*http.Server
+	nets    []net.Listener
 
 	// What a reload goes by, and what it replaces. The goroutine of run alone
 	// reads and writes current, cfg and listeners.
@@ -50,6 +50,7 @@ type daemon struct {
 	sockets            sockets
 	doors              map[string]*door // by listener
 	current            *edition
+	options            gateway.Options     // of current
 	listeners          []*gateway.Listener // of current
 	past               pastListeners
 	rules              atomic.Pointer[resolver.Settings]
@@ -64,10 +65,7 @@ type daemon struct {
 // newDaemon binds every address; nothing is served yet. The store is the
 // daemon's from now on.
 func newDaemon(cfg *Config, st store.Store, log *slog.Logger) (*daemon, error) {
-	d := &daemon{
-		cfg: cfg, store: st, now: time.Now, log: log, metrics: newMetrics(),
-		doors: map[string]*door{}, failed: make(chan error), ended: make(chan struct{}),
-	}
+	d := &daemon{cfg: cfg, store: st, now: time.Now, log: log}
 	if err := d.build(); err != nil {
 		d.release()
 		return nil, err
@@ -77,6 +75,8 @@ func newDaemon(cfg *Config, st store.Store, log *slog.Logger) (*daemon, error) {
 
 func (d *daemon) build() error {
 	var err error
+	d.metrics, d.doors = newMetrics(), map[string]*door{}
+	d.failed, d.ended = make(chan error), make(chan struct{})
 	d.observe()
 	rules := settings(d.cfg)
 	d.rules.Store(&rules)
@@ -208,13 +208,13 @@ func intake(l Listener) gateway.Intake {
 }
 
 // listenerOptions are what a listener's part of the configuration says.
-func (d *daemon) listenerOptions(l Listener) (gateway.ListenerOptions, error) {
+func (d *daemon) listenerOptions(cfg *Config, l Listener) (gateway.ListenerOptions, error) {
 	o := gateway.ListenerOptions{
 		Name: l.Name, Role: gateway.Role(l.Role), Protocol: l.Protocol, Address: l.Address.String(),
-		Hostname: d.cfg.Hostname, BareNewline: gateway.NewlinePolicy(l.BareNewline),
-		MaxMessage: int64(d.cfg.Limits.MessageSize), MaxRecipients: d.cfg.Limits.Recipients,
+		Hostname: cfg.Hostname, BareNewline: gateway.NewlinePolicy(l.BareNewline),
+		MaxMessage: int64(cfg.Limits.MessageSize), MaxRecipients: cfg.Limits.Recipients,
 		MaxConnections: l.MaxConnections, MaxPerPeer: l.MaxConnectionsPerPeer,
-		IdleTimeout: time.Duration(d.cfg.Limits.IdleTimeout), BodyTotal: time.Duration(d.cfg.Limits.BodyTimeout),
+		IdleTimeout: time.Duration(cfg.Limits.IdleTimeout), BodyTotal: time.Duration(cfg.Limits.BodyTimeout),
 		Logger: d.log,
 	}
 	for _, p := range l.Peers {

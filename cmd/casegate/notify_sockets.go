@@ -71,4 +71,3 @@ func (d *daemon) openDoor(l Listener) error {
 	d.doors[l.Name] = &door{socket: ln, counts: d.metrics.door(l.Name)}
 	return nil
 }
-
