@@ -81,6 +81,9 @@ func (p *inbound) read(ctx context.Context, a *arrival) {
 	if a.mail.TrustedForm = p.TrustedForm; p.TrustedForm {
 		p.speakFor(&a.mail, a.header)
 	}
+	if p.Observe { // what was only observed is no earlier copy of what is to be decided
+		a.mail.ContentHash = "observed " + a.mail.ContentHash
+	}
 	p.authenticate(a)
 	p.lookInside(ctx, a)
 	p.askDirectory(ctx, &a.mail)

@@ -223,6 +223,12 @@ func TestObserve(t *testing.T) {
 	if d := outbox(t, o); len(d) != 1 || d[0].Recipients[0].Address != "311@city.example" {
 		t.Errorf("%+v", d)
 	}
+	if again := mustHand(t, in, gateway.RoleInbound, "ana@x.example", eml, "311@city.example"); again.ID != r.ID {
+		t.Errorf("a resend is %s, want %s", again.ID, r.ID)
+	}
+	if m := stored(t, o, mustHand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "ana@x.example", eml, "311@city.example")); m.Case == 0 {
+		t.Errorf("what was only observed counts as a copy: %s", said(m))
+	}
 }
 
 // I20: while the directory is out nobody is guessed; when it answers, the mail
