@@ -209,7 +209,8 @@ func (in *inbound) repeats() (store.MessageRef, bool) {
 	for _, ref := range in.facts.MessageIDs[id] {
 		fresh := in.mail.Received.Sub(ref.ReceivedAt) <= in.settings.DedupeWindow
 		again := ref.SubmitHash != "" && ref.SubmitHash == in.mail.SubmitHash
-		same := ref.Own && (again || ref.Direction == store.Incoming) && ref.ContentHash == in.mail.ContentHash
+		came := again || ref.Direction == store.Incoming || in.from(Agent) // an agent's own mail is outgoing (I10, I12)
+		same := ref.Own && came && ref.ContentHash == in.mail.ContentHash
 		if same && fresh && !in.leadsElsewhere(ref) {
 			return ref, true
 		}
