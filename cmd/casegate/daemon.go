@@ -340,6 +340,12 @@ func (d *daemon) stop() {
 	d.log.Info("stopping")
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
+	// Nobody is let in only to be sent away: who waits in a socket that the
+	// service manager holds is the next daemon's.
+	for _, t := range d.current.turns {
+		t.end()
+		t.socket.Close()
+	}
 	list := append(d.past.all(), d.listeners...)
 	done := make(chan error, len(list))
 	for _, ln := range list {

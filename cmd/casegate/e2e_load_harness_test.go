@@ -126,8 +126,10 @@ func (r *rig) start() time.Duration {
 	return time.Since(began)
 }
 
-func (r *rig) spawn() error {
-	cmd := r.command("serve")
+func (r *rig) spawn() error { return r.follow(r.command("serve")) }
+
+// follow starts the daemon by a command and reads its log.
+func (r *rig) follow(cmd *exec.Cmd) error {
 	pipe, err := cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -158,7 +160,7 @@ func (r *rig) read(log io.Reader) {
 		var line struct{ Level, Msg, Listener, Address string }
 		json.Unmarshal([]byte(text), &line)
 		r.mu.Lock()
-		if line.Msg != "delivery attempt" {
+		if line.Msg != "delivery attempt" && line.Msg != "accepted" {
 			r.tail = append(r.tail, text)
 			r.tail = r.tail[max(0, len(r.tail)-40):]
 		}

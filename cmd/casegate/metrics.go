@@ -41,7 +41,9 @@ type metrics struct {
 func newMetrics() *metrics {
 	m := &metrics{registry: prometheus.NewRegistry(), took: map[gateway.Role]prometheus.Observer{}}
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m.vec("casegate_build_info", "Always 1; says which version runs.", "version").With(version).Inc()
+	info := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "casegate_build_info", Help: "Always 1; says which version runs."}, []string{"version"})
+	info.WithLabelValues(version).Set(1)
+	m.registry.MustRegister(info)
 	m.accepted = m.vec("casegate_accepted_total", "Messages made durable and answered 250, copies of one left out.", "role")
 	m.repeated = m.vec("casegate_repeated_total", "Copies of a message that was there already (rule I1).", "role")
 	m.decisions = m.vec("casegate_decisions_total", "Decisions that a rule had part in.", "rule", "role")

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,7 +85,10 @@ func sample(text, series string) float64 {
 // whom it is about, there or in the log; one id leads through the log.
 func TestMetrics(t *testing.T) {
 	crm, world := startHop(t), startHop(t)
-	g := startGate(t, crm.url, world.url)
+	g := newGate(t, crm.url, world.url)
+	chatty := strings.NewReplacer("{format: json}", "{format: json, level: debug}", "send_as: [kim@city.example]", "auth_without_tls: true")
+	g.write("casegate.yaml", []byte(chatty.Replace(fmt.Sprintf(gateConfig, g.dir, crm.url, world.url))))
+	g.start()
 	const dana, blind = "canarysender@example.net", "canaryblind@hidden.example"
 	mail := letter("From: Canaryname <" + dana + ">\nTo: 311@city.example\nSubject: canarysubject\nMessage-ID: <light-1@example.net>\n\nCanarybody\n")
 	id, number := swaksTaken(t, g.at["inbound"], dana, "311@city.example", mail)
@@ -94,6 +98,12 @@ func TestMetrics(t *testing.T) {
 	swaksTaken(t, g.at["smarthost"], "311@city.example", dana+","+blind, answer)
 	auto := letter("From: robot@example.net\nTo: 311@city.example\nAuto-Submitted: auto-replied\nSubject: canarysubject\nMessage-ID: <auto@example.net>\n\nAway\n")
 	swaks(t, g.at["inbound"], "", "311@city.example", auto)
+	secret := base64.StdEncoding.EncodeToString([]byte("\x00canarylogin@city.example\x00canarypassword"))
+	if c, err := dialWire(g.at["desk"], false); err != nil {
+		t.Error(err)
+	} else if reply, err := c.say("AUTH PLAIN " + secret); err != nil || !strings.HasPrefix(reply, "535") {
+		t.Errorf("AUTH: %s %v", reply, err)
+	}
 	g.settle()
 	time.Sleep(outboxLook + 100*time.Millisecond) // a look holds for that long
 	text, code := g.page("/metrics")
@@ -154,6 +164,9 @@ func TestMetrics(t *testing.T) {
 	for _, where := range []string{text, g.log.String()} {
 		if i := strings.Index(strings.ToLower(where), "canary"); i >= 0 {
 			t.Errorf("a canary sings: %.200s", where[max(0, i-100):])
+		}
+		if strings.Contains(where, secret) {
+			t.Error("a password is in the log")
 		}
 	}
 }
