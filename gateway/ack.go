@@ -50,8 +50,7 @@ func (p *inbound) acknowledge(ctx context.Context, a arrival, d resolver.Inbound
 	if err != nil {
 		return nil, err
 	}
-	number := strings.NewReplacer("{number}", fmt.Sprint(c.Number))
-	text := strings.ReplaceAll(number.Replace(p.Ack.Text), "\n", "\r\n")
+	text := p.ackText(p.Ack.Text, c.Number)
 	if a.ack.body == nil {
 		if a.ack.planned {
 			return nil, nil
@@ -62,7 +61,7 @@ func (p *inbound) acknowledge(ctx context.Context, a arrival, d resolver.Inbound
 	}
 	m := store.Message{
 		ID: a.ackID, MessageID: resolver.MessageID(token, p.Settings.Hostname), Direction: store.Outgoing,
-		Case: c.Number, Ordinal: c.Ordinal, Subject: number.Replace(p.Ack.Subject), From: c.Mailbox,
+		Case: c.Number, Ordinal: c.Ordinal, Subject: p.ackText(p.Ack.Subject, c.Number), From: c.Mailbox,
 		Class: string(resolver.AutoReply), Identity: "gateway", Flags: []string{"acknowledgement"},
 		CorrelationMethod: "none", Mailboxes: []string{c.Mailbox}, ReceivedAt: a.mail.Received,
 		Parties: []store.Party{
@@ -130,6 +129,24 @@ func (p *inbound) ackHeader(m store.Message, token string, references []string) 
 
 // maxThreadID is the longest id that still fits into a line of an answer.
 const maxThreadID = 900
+
+func (p *inbound) ackText(text string, number uint64) string {
+	return strings.NewReplacer("{number}", fmt.Sprint(number), "\n", "\r\n").Replace(text)
+}
+
+// prepareAck stages the answer to a message that may yet open a case, where
+// nothing but the transaction decides.
+func (p *inbound) prepareAck(ctx context.Context, a arrival) error {
+	a.ack.planned = true
+	if !p.Settings.Ack {
+		return nil
+	}
+	number, err := a.number()
+	if err == nil {
+		a.ack.body, err = stageText(ctx, p.Store, p.ackText(p.Ack.Text, number))
+	}
+	return err
+}
 
 func stageText(ctx context.Context, st store.Store, text string) (store.Body, error) {
 	body, err := st.Stage(ctx)

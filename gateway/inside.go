@@ -106,9 +106,14 @@ func (p *inbound) askDirectory(ctx context.Context, m *resolver.Mail) {
 	}
 	for _, list := range lists {
 		for _, a := range list {
-			if _, own := p.Settings.Own(a.Address); !own && len(addresses) < maxAsked {
-				addresses = append(addresses, a.Key())
+			if _, own := p.Settings.Own(a.Address); own {
+				continue
 			}
+			if len(addresses) == maxAsked {
+				m.Unasked++
+				continue
+			}
+			addresses = append(addresses, a.Key())
 		}
 	}
 	if err := p.Directory(ctx, m.Received, addresses); err != nil {
@@ -117,5 +122,6 @@ func (p *inbound) askDirectory(ctx context.Context, m *resolver.Mail) {
 	}
 }
 
-// maxAsked is how many addresses of one mail an outside directory is asked for.
+// maxAsked is how many addresses of a stranger's mail an outside directory is
+// asked for, the sender's first.
 const maxAsked = 50

@@ -84,9 +84,11 @@ func (p *outbound) askDirectory(ctx context.Context, m *resolver.Mail) {
 		return
 	}
 	var addresses []string
+	asked := map[string]bool{}
 	add := func(address string) {
 		key := store.Key(address)
-		if _, own := p.Settings.Own(address); !own && len(addresses) < maxAsked && !slices.Contains(addresses, key) {
+		if _, own := p.Settings.Own(address); !own && !asked[key] {
+			asked[key] = true
 			addresses = append(addresses, key)
 		}
 	}

@@ -51,12 +51,15 @@ func Retry(ctx context.Context, o Options, l Intake, id store.ID) (store.Message
 // reconsider decides again on a message of the exceptions list, from its bytes
 // in the archive, and records the outcome under the same id.
 func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide func(arrival, store.Reader) (resolver.InboundDecision, store.Installation, error)) (store.Message, error) {
-	p.Settings.Ack = false // it came long ago
 	a, err := p.again(ctx, id)
 	if err != nil {
 		return store.Message{}, err
 	}
 	defer a.spool.Discard()
+	if err := p.prepareAck(ctx, a); err != nil {
+		return store.Message{}, err
+	}
+	defer a.ack.discard()
 	queued := false
 	var done store.Message
 	err = p.Store.Update(ctx, func(tx store.Tx) error {
@@ -130,7 +133,7 @@ func (p *inbound) again(ctx context.Context, id store.ID) (a arrival, err error)
 	p.read(ctx, &a)
 	asStored(&a.mail, old)
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
-	a.ack, a.ackID = &ackBody{planned: true}, store.NewID()
+	a.ack, a.ackID = &ackBody{}, store.NewID()
 	return a, nil
 }
 

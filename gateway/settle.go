@@ -39,10 +39,11 @@ func (n *plan) tally(kind store.Tally, address string) {
 // queued: something goes into the outbox.
 func (n plan) queued() bool { return len(n.deliveries) > 0 || n.ack != nil }
 
-// settle decides on a message and records what follows, in one transaction.
-// All that takes time is done before it, on a plan from a snapshot. The
-// transaction asks the same again: where nothing has changed, the plan holds,
-// since a decision rests on the facts alone; else it is made anew there.
+// settle decides on a message and records what follows, in one transaction. For
+// a large message all that takes time is done before it, on a plan from a
+// snapshot. The transaction asks the same again: where nothing has changed, the
+// plan holds, since a decision rests on the facts alone; else it is made there,
+// as it is for a little one.
 func settle(ctx context.Context, p pipeline, v handover, ask func(store.Reader) (store.Facts, error), decide func(store.Facts) (plan, error)) (Receipt, error) {
 	var facts store.Facts
 	var draft plan

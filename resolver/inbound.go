@@ -159,6 +159,12 @@ func weigh(m Mail, f store.Facts, s Settings) *inbound {
 	if in.directoryOut = m.DirectoryOut != ""; in.directoryOut {
 		in.note("directory unknown: %s", m.DirectoryOut)
 	}
+	if m.Unasked > 0 {
+		in.note("%d recipients are more than the directory was asked for: what is known here of them counts", m.Unasked)
+	}
+	if !in.onCase() && len(headerValues(m, "Thread-Index")) > 0 {
+		in.note("its Thread-Index is a hint and no evidence")
+	}
 	d := &in.d
 	d.Direction, d.Class, d.Identity, d.Method = store.Incoming, in.class, in.sender.identity, in.tracking.said()
 	d.Related, d.Mailboxes = in.tracking.related, in.mailboxes()

@@ -72,6 +72,7 @@ type Mail struct {
 	Login          string        // address of the agent who signed in; empty: nobody did
 	Verdict        Verdict       // what authentication says of the single From address
 	DirectoryOut   string        // why the outside directory could not be asked; empty: it was, or there is none
+	Unasked        int           // recipients that were too many to ask the directory for
 	Notification   *Notification // what a delivery report, receipt or complaint tells
 	Embedded       *Mail         // the message that this one forwards whole, if it is exactly one (rule I11)
 }
