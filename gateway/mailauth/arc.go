@@ -168,6 +168,14 @@ func (c *arcChain) verdict() Result {
 	return Pass
 }
 
+// sealer is the domain of the last seal, or empty.
+func (c *arcChain) sealer() string {
+	if c.broken || len(c.sets) == 0 {
+		return ""
+	}
+	return c.sets[len(c.sets)-1].seal.domain
+}
+
 func failed(s *signature) Result {
 	if s.result == TempError {
 		return TempError

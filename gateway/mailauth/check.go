@@ -15,6 +15,9 @@ type Checker struct {
 	Resolver Resolver
 	Budget   Budget
 	Now      func() time.Time // nil: time.Now
+	// Rests is told when look-ups begin to rest, since the DNS doesn't answer;
+	// nil: nobody asks.
+	Rests func(until time.Time)
 
 	shared dns
 }
@@ -27,7 +30,7 @@ type CheckRequest struct {
 	FromDomain string     // of the single From address, or empty
 	Header     message.Header
 	Body       io.Reader // all behind the header; read at most once, and only if there is a signature
-	Chain      bool      // check the ARC chain too, to seal the message
+	Chain      bool      // check the ARC chain too, if there is one
 }
 
 // Check gives a verdict by SPF (RFC 7208), DKIM (RFC 6376, RFC 8301, RFC 8463)
@@ -65,7 +68,7 @@ func (c *Checker) begin(ctx context.Context, q CheckRequest) *check {
 	b := c.Budget.orDefault()
 	limited, cancel := context.WithTimeout(ctx, b.Time)
 	r := &check{Verdict: Verdict{From: domainKey(q.FromDomain), Source: "check"}, CheckRequest: q, cancel: cancel}
-	r.lookups = &lookups{ctx: limited, resolver: c.Resolver, now: now, shared: &c.shared, left: b.Queries}
+	r.lookups = &lookups{ctx: limited, resolver: c.Resolver, now: now, shared: &c.shared, left: b.Queries, rests: c.Rests}
 	if !q.Header.TooLarge() { // otherwise the fields don't tell all
 		r.sigs = signatures(q.Header, r.From, b.Signatures, now())
 		if q.Chain {
@@ -124,7 +127,7 @@ func (r *check) verify(ctx context.Context) {
 		}
 	}
 	if r.chain != nil {
-		r.ARC = r.chain.verdict()
+		r.ARC, r.ARCDomain = r.chain.verdict(), r.chain.sealer()
 	}
 }
 

@@ -18,23 +18,6 @@ type Resolver interface {
 	LookupAddr(ctx context.Context, addr string) ([]string, error)
 }
 
-// NewResolver asks one DNS server (an address, its port is 53 unless stated),
-// or with none those of the system.
-func NewResolver(server string) Resolver {
-	r := &net.Resolver{PreferGo: true, StrictErrors: true}
-	if server == "" {
-		return r
-	}
-	if _, _, err := net.SplitHostPort(server); err != nil {
-		server = net.JoinHostPort(strings.Trim(server, "[]"), "53")
-	}
-	r.Dial = func(ctx context.Context, network, _ string) (net.Conn, error) {
-		var d net.Dialer
-		return d.DialContext(ctx, network, server)
-	}
-	return r
-}
-
 const (
 	pauseAfter = 3                // messages in a row without one answer
 	pauseTime  = 30 * time.Second // rules §4
@@ -83,7 +66,11 @@ func (d *dns) settle(l *lookups) {
 		d.failed = 0
 		return
 	}
+	rested := l.now().Before(d.until)
 	d.until = l.now().Add(pauseTime)
+	if !rested && l.rests != nil {
+		l.rests(d.until)
+	}
 }
 
 // probe reports whether the DNS answers at all, be it "no such name".
@@ -91,6 +78,5 @@ func (d *dns) probe(l *lookups) bool {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(l.ctx), probeTime)
 	defer cancel()
 	top := l.unanswered[strings.LastIndexByte(l.unanswered, '.')+1:]
-	_, err := resolve(ctx, l.resolver, txt, top)
-	return err != errTemporary
+	return Answers(ctx, l.resolver, top)
 }

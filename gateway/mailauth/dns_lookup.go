@@ -55,6 +55,7 @@ type lookups struct {
 	answered   int    // by the DNS, not by the cache
 	unanswered string // the last name without an answer
 	trouble    string // why a result is temperror, for people
+	rests      func(until time.Time)
 }
 
 // ask returns the records of a name, at least one, or one of the three errors.

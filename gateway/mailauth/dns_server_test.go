@@ -76,3 +76,50 @@ func TestResolverAtServer(t *testing.T) {
 		t.Errorf("%v %+v", took, v)
 	}
 }
+
+// Of two servers the one that answers is asked, and goes on to be asked first.
+func TestResolverFailsOver(t *testing.T) {
+	t.Parallel()
+	mute, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	r := NewResolver(mute.LocalAddr().String(), serveDNS(t))
+	for i, most := range []time.Duration{patience + time.Second, patience / 2} {
+		start := time.Now()
+		records, err := r.LookupTXT(t.Context(), "parts.city.example.")
+		if took := time.Since(start); err != nil || len(records) != 1 || took > most {
+			t.Errorf("question %d: %q, %v after %v", i+1, records, err, took)
+		}
+	}
+	if !Answers(t.Context(), r, "nowhere.city.example") || !Answers(t.Context(), r, "empty.city.example.") {
+		t.Error("no such name is an answer")
+	}
+	if Answers(t.Context(), NewResolver("127.0.0.1:1"), "parts.city.example") {
+		t.Error("nobody is there")
+	}
+}
+
+// The system's servers are not waited for as long as resolv.conf says.
+func TestSystemResolverIsHasty(t *testing.T) {
+	t.Parallel()
+	mute, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer mute.Close()
+	c, err := systemResolver().(*net.Resolver).Dial(t.Context(), "udp", mute.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, ok := c.(net.PacketConn); !ok {
+		t.Fatalf("%T would be spoken to as over TCP", c)
+	}
+	c.SetDeadline(time.Now().Add(time.Hour))
+	start := time.Now()
+	if _, err := c.Read(make([]byte, 1)); err == nil || time.Since(start) > 2*patience {
+		t.Errorf("%v after %v", err, time.Since(start))
+	}
+}

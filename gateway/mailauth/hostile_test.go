@@ -25,7 +25,12 @@ func TestSilentDNS(t *testing.T) {
 	header := signed(t, testKey(), "")
 	synctest.Test(t, func(t *testing.T) {
 		z := newZone(map[string][]string{"any *": {"!silence"}})
-		checker := &Checker{Resolver: z, Budget: Budget{Time: 4 * time.Second}}
+		rests := 0
+		checker := &Checker{Resolver: z, Budget: Budget{Time: 4 * time.Second}, Rests: func(until time.Time) {
+			if rests++; until.Sub(time.Now()) != pauseTime {
+				t.Errorf("until %v", until)
+			}
+		}}
 		spoof := ask{ip: theirs, mailFrom: "x@evil.test", from: "city.example", header: header}
 		for i := range pauseAfter {
 			v, took := run(t, checker, spoof)
@@ -57,6 +62,9 @@ func TestSilentDNS(t *testing.T) {
 		z.records["any *"] = []string{"!silence"}
 		if _, took := run(t, checker, ask{from: "another.example"}); took == 0 {
 			t.Error("one failure after an answer is no reason to rest")
+		}
+		if rests != 2 {
+			t.Errorf("it was told %d times that look-ups rest", rests)
 		}
 	})
 }

@@ -25,6 +25,8 @@ func Results(servID string, v Verdict) string {
 	add("dmarc", v.DMARC, "header", "from", v.From)
 	add("spf", v.SPF, "smtp", "mailfrom", v.SPFDomain)
 	add("dkim", v.DKIM, "header", "d", v.DKIMDomain)
-	add("arc", v.ARC, "", "", "")
+	if v.ARC != None { // a message without a chain is no news
+		add("arc", v.ARC, "", "", "")
+	}
 	return a.String()
 }

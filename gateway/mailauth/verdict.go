@@ -40,6 +40,7 @@ type Verdict struct {
 	From       string // domain of the single From address, empty: there is none
 	SPFDomain  string // of the envelope sender that SPF was asked about
 	DKIMDomain string // of the signature that DKIM is about
+	ARCDomain  string // of the last seal of the chain
 
 	AlignedPass bool   // dmarc=pass for From, or without DMARC an SPF or DKIM pass aligned with it (relaxed)
 	Forged      bool   // dmarc=fail under a published policy of quarantine or reject
@@ -73,9 +74,9 @@ func (v *Verdict) results() string {
 		method string
 		result Result
 		domain string
-	}{{"dmarc", v.DMARC, ""}, {"spf", v.SPF, v.SPFDomain}, {"dkim", v.DKIM, v.DKIMDomain}} {
+	}{{"dmarc", v.DMARC, ""}, {"spf", v.SPF, v.SPFDomain}, {"dkim", v.DKIM, v.DKIMDomain}, {"arc", v.ARC, v.ARCDomain}} {
 		switch {
-		case m.result == "":
+		case m.result == "", m.method == "arc" && m.result == None:
 		case m.domain == "":
 			list = append(list, m.method+"="+string(m.result))
 		default:
