@@ -217,6 +217,19 @@ func TestBccBehindABareCR(t *testing.T) {
 	}
 }
 
+// Lines that are no fields, behind line ends that are made CRLF: what is read of
+// the header is longer than what came.
+func TestJunkBehindBareNewlines(t *testing.T) {
+	for _, end := range []string{"\n", "\r"} {
+		o := desk(t, nil)
+		eml := "From: a@x.example\nTo: 311@city.example\nSubject: " + end + strings.Repeat("a line that is no field"+end, 50) + "\nhello\n"
+		r, err := hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "a@x.example", eml, "311@city.example")
+		if err != nil || !strings.HasSuffix(r.Text, "case 1") {
+			t.Errorf("%q: %v %v", end, r, err)
+		}
+	}
+}
+
 // On a trusted form's listener Reply-To is the sender (rules §4).
 func TestFormsSpeakByReplyTo(t *testing.T) {
 	o := desk(t, nil)

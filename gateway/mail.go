@@ -135,7 +135,7 @@ func contentHash(h message.Header, s *spool) string {
 		}
 	}
 	for _, junk := range h.Junk() {
-		sum.Write(s.header[junk.Start:junk.End])
+		sum.Write(h.Bytes()[junk.Start:junk.End])
 	}
 	return hex.EncodeToString(sum.Sum(nil))
 }

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/casegate/casegate/gateway/console"
 )
@@ -23,7 +24,7 @@ var corpusMail = regexp.MustCompile(`\.(eml|msg|raw)$|/dkim/email\.\d+$|^cpython
 // bounce tells the folders of bounces and complaints.
 var bounce = regexp.MustCompile(`^(sisimai|flanker/bounce)/`)
 
-// corpus returns the mails of ../shared/corpus, line ends made CRLF, by name.
+// corpus returns the mails of ../shared/corpus as they lie there, by name.
 // Without the corpus the test is skipped, on CI it fails.
 func corpus(t *testing.T) map[string][]byte {
 	root, err := corpusFolder()
@@ -40,7 +41,7 @@ func corpus(t *testing.T) map[string][]byte {
 			return err
 		}
 		text, err := os.ReadFile(path)
-		mails[name] = endLines(text)
+		mails[name] = text
 		return err
 	})
 	if err != nil {
@@ -80,20 +81,39 @@ func endLines(b []byte) []byte {
 	return bytes.ReplaceAll(b, []byte("\n"), []byte("\r\n"))
 }
 
-// TestCorpus sends every mail of the corpus to a running daemon, by SMTP and
-// by LMTP, each into a store of its own. At least 99 in 100 are accepted, and
-// each of those is archived as the very bytes that were sent, on a case or on
-// the exceptions list.
+// corpusWay is a way that the corpus goes in.
+type corpusWay struct {
+	listener string
+	chunk    int  // by BDAT, in chunks of this size
+	asIs     bool // the bytes as they lie in the corpus, whatever their line ends
+	observed bool // all of it goes on, also what would wait on the exceptions list
+}
+
+// TestCorpus sends every mail of the corpus to a running daemon, by DATA, BDAT
+// and LMTP, each into a store of its own, and has it handed on to a next hop. At
+// least 99 in 100 are accepted. Each of those is archived as the very bytes that
+// were sent, and what is on a case reaches the next hop as these bytes again,
+// below our stamps.
 func TestCorpus(t *testing.T) {
 	mails := corpus(t)
-	for _, listener := range []string{"inbound", "lmtp"} {
-		t.Run(listener, func(t *testing.T) {
+	for _, way := range []corpusWay{
+		{listener: "inbound"},
+		{listener: "lmtp"},
+		{listener: "border", chunk: 700, asIs: true},
+		{listener: "watched", chunk: 1 << 20, asIs: true, observed: true},
+	} {
+		t.Run(way.listener, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t, rigOptions{})
+			hop := startHop(t)
+			r := newRig(t, rigOptions{inbound: hop.url, listeners: `  - {name: border, role: inbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8], bare_newline: normalize}
+  - {name: watched, role: inbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8], bare_newline: normalize, mode: observe}
+`})
 			r.start()
-			c := &corpusRun{rig: r, t: t, mails: mails, first: map[string]string{}}
-			c.send(listener)
+			c := &corpusRun{rig: r, t: t, corpusWay: way, mails: way.prepare(mails), first: map[string]string{}}
+			c.send()
 			c.check()
+			r.emptied(time.Minute)
+			c.relayed(hop)
 			if counts := r.verify(); counts.Messages != len(c.first) {
 				t.Errorf("verify counts %d messages of %d", counts.Messages, len(c.first))
 			}
@@ -108,19 +128,33 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
+// prepare makes the mails what may go this way.
+func (w corpusWay) prepare(mails map[string][]byte) map[string][]byte {
+	if w.asIs {
+		return mails
+	}
+	all := map[string][]byte{}
+	for name, eml := range mails {
+		all[name] = endLines(eml)
+	}
+	return all
+}
+
 // corpusRun is the corpus on its way into one daemon.
 type corpusRun struct {
 	*rig
+	corpusWay
 	t          *testing.T
 	mails      map[string][]byte
 	first      map[string]string // the name of the first mail accepted under an id
+	handedOn   map[string]string // the digest of the sent bytes, by id, where a next hop gets them
 	duplicates int
 	refused    []string
 }
 
 // send sends the mails in order of their names.
-func (c *corpusRun) send(listener string) {
-	s := &sender{r: c.rig, listener: listener}
+func (c *corpusRun) send() {
+	s := &sender{r: c.rig, listener: c.listener, chunk: c.chunk}
 	defer s.close()
 	for _, name := range c.names() {
 		from := "client@example.net"
@@ -162,14 +196,6 @@ func (c *corpusRun) names() []string {
 	return names
 }
 
-// bodyOf is what follows the header's empty line; all of it if there is none.
-func bodyOf(eml []byte) []byte {
-	if _, body, ok := bytes.Cut(eml, []byte("\r\n\r\n")); ok {
-		return body
-	}
-	return eml
-}
-
 // check looks at what became of each mail: its digest as recorded and as its
 // bytes have it, and where it is.
 func (c *corpusRun) check() {
@@ -181,6 +207,7 @@ func (c *corpusRun) check() {
 	for _, row := range rows[console.MessageRow](c.rig, "/exceptions", url.Values{}) {
 		excepted[row.ID.String()] = true
 	}
+	c.handedOn = map[string]string{}
 	places := map[string]int{}
 	var opened []string // by bounces
 	for id, name := range c.first {
@@ -189,6 +216,12 @@ func (c *corpusRun) check() {
 		sent, exported := hexSum(c.mails[name]), c.exported(id)
 		if m.Archived.ReceivedSHA256 != sent || exported != sent {
 			c.t.Errorf("%s: sent as %s, archived as %s, exported as %s", name, sent, m.Archived.ReceivedSHA256, exported)
+		}
+		if len(m.Delivery) > 0 {
+			c.handedOn[id] = m.Archived.SentSHA256
+		}
+		if c.observed {
+			continue
 		}
 		if onCase[id] == excepted[id] || onCase[id] != (m.Case != nil) || excepted[id] != (m.Exception != nil && *m.Exception != "") {
 			c.t.Errorf("%s: on a case %v, on the exceptions list %v: %+v", name, onCase[id], excepted[id], m.MessageRow)
@@ -202,7 +235,10 @@ func (c *corpusRun) check() {
 			opened = append(opened, name)
 		}
 	}
-	c.t.Logf("where they are: %s", perKey(places))
+	c.t.Logf("where they are: %s; %d are handed on", perKey(places), len(c.handedOn))
+	if want := places["case"]; !c.observed && len(c.handedOn) != want || c.observed && len(c.handedOn) != len(c.first) {
+		c.t.Errorf("%d are handed on of %d", len(c.handedOn), len(c.first))
+	}
 	if len(opened) > 0 {
 		c.t.Errorf("%d bounces opened cases: %v", len(opened), opened)
 	}

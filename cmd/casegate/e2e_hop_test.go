@@ -50,6 +50,7 @@ func startHop(t testing.TB) *nextHop {
 		return &hopSession{hop: h, tap: c.Conn().(*tap)}, nil
 	}))
 	server.Domain, server.MaxMessageBytes, server.EnableDSN = "next-hop.example", 64<<20, true
+	server.MaxLineLength = 1 << 20 // real mail has such lines
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

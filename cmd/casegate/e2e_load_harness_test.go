@@ -59,6 +59,7 @@ type rigOptions struct {
 	data              string // default: a folder of the test's own
 	inbound, outbound string // next hops; default none, and one that nobody serves
 	strict            bool   // as serve is by default: no store in memory
+	listeners         string // further ones, a line each
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -87,7 +88,7 @@ listeners:
   - {name: inbound, role: inbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8]}
   - {name: lmtp, role: inbound, protocol: lmtp, address: 127.0.0.1:0, peers: [127.0.0.0/8]}
   - {name: smarthost, role: outbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8]}
-mailboxes:
+%smailboxes:
   - {address: %s, queue: general}
 routes:
   - {role: inbound, next_hop: %q}
@@ -96,7 +97,7 @@ console: {address: 127.0.0.1:0}
 flood: {new_cases: off}
 retry: {schedule: [1s]}
 log: {format: json}
-`, o.data, rigMailbox, o.inbound, o.outbound)
+`, o.data, o.listeners, rigMailbox, o.inbound, o.outbound)
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -369,12 +370,24 @@ func (c *wireClient) reply() (string, error) {
 // send runs one transaction and returns the reply that decided it; an error
 // means that none came. The bytes end with CRLF and have no CR or LF alone.
 func (c *wireClient) send(from string, to []string, body func(io.Writer) error) (string, error) {
+	if reply, err := c.envelope(from, to, "DATA"); err != nil || reply[0] > '3' {
+		return reply, err
+	}
+	d := &dotWriter{w: c.w, atStart: true}
+	if err := body(d); err != nil {
+		return "", err
+	}
+	return c.say(".")
+}
+
+// envelope says MAIL and RCPT, and what else is given, up to a refusal.
+func (c *wireClient) envelope(from string, to []string, more ...string) (reply string, err error) {
 	commands := []string{"MAIL FROM:<" + from + ">"}
 	for _, r := range to {
 		commands = append(commands, "RCPT TO:<"+r+">")
 	}
-	for _, line := range append(commands, "DATA") {
-		reply, err := c.say(line)
+	for _, line := range append(commands, more...) {
+		reply, err = c.say(line)
 		if err != nil || reply[0] > '3' {
 			if err == nil && !strings.HasPrefix(reply, "421") {
 				_, err = c.say("RSET")
@@ -382,11 +395,29 @@ func (c *wireClient) send(from string, to []string, body func(io.Writer) error) 
 			return reply, err
 		}
 	}
-	d := &dotWriter{w: c.w, atStart: true}
-	if err := body(d); err != nil {
-		return "", err
+	return reply, nil
+}
+
+// chunks is send by BDAT (RFC 3030), where the bytes may be any, in chunks of
+// this size.
+func (c *wireClient) chunks(from string, to []string, eml []byte, size int) (string, error) {
+	if reply, err := c.envelope(from, to); err != nil || reply[0] > '3' {
+		return reply, err
 	}
-	return c.say(".")
+	for {
+		n, last := size, ""
+		if n >= len(eml) {
+			n, last = len(eml), " LAST"
+		}
+		fmt.Fprintf(c.w, "BDAT %d%s\r\n%s", n, last, eml[:n])
+		if err := c.w.Flush(); err != nil {
+			return "", err
+		}
+		if reply, err := c.reply(); err != nil || last != "" || reply[0] > '3' {
+			return reply, err
+		}
+		eml = eml[n:]
+	}
 }
 
 // dotWriter doubles the dots at the beginning of lines.
@@ -632,6 +663,7 @@ func (s *sent) arrived(t testing.TB, m console.MessageDetail, times int) (twice 
 type sender struct {
 	r        *rig
 	listener string
+	chunk    int // by BDAT in chunks of this size; 0: by DATA
 	conn     *wireClient
 }
 
@@ -650,10 +682,7 @@ func (s *sender) try(from, to string, eml []byte) string {
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	reply, err := s.conn.send(from, []string{to}, func(w io.Writer) error {
-		_, err := w.Write(eml)
-		return err
-	})
+	reply, err := s.deliver(from, to, eml)
 	if err != nil || strings.HasPrefix(reply, "421") {
 		s.close()
 	}
@@ -661,6 +690,16 @@ func (s *sender) try(from, to string, eml []byte) string {
 		return ""
 	}
 	return reply
+}
+
+func (s *sender) deliver(from, to string, eml []byte) (string, error) {
+	if s.chunk > 0 {
+		return s.conn.chunks(from, []string{to}, eml, s.chunk)
+	}
+	return s.conn.send(from, []string{to}, func(w io.Writer) error {
+		_, err := w.Write(eml)
+		return err
+	})
 }
 
 func (s *sender) close() {
