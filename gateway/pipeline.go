@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
@@ -15,6 +16,8 @@ type Options struct {
 	Store    store.Store
 	Settings resolver.Settings
 	Ack      Acknowledgement
+	// Signers sign what leaves, by the domain in From; nil: nobody signs.
+	Signers *mailauth.Signers
 	// Directory asks an outside directory who has the addresses, and brings our
 	// contacts up to date; nil when there is none. An error: it cannot be asked.
 	Directory func(ctx context.Context, at time.Time, addresses []string) error

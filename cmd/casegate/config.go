@@ -51,6 +51,8 @@ type Config struct {
 	SubjectTag string `mapstructure:"subject_tag" oneof:"off on"`
 	// Outbound is what is done to the answers of the desk (rules O0 to O13).
 	Outbound Outbound `mapstructure:"outbound"`
+	// DKIM are the keys that sign what leaves (RFC 6376).
+	DKIM []DKIMKey `mapstructure:"dkim"`
 	// CaseLog is the log of a case.
 	CaseLog CaseLog `mapstructure:"case_log"`
 	// Retry is how deliveries are tried again.
@@ -58,7 +60,8 @@ type Config struct {
 	// Log is the daemon's own log, on standard error.
 	Log Log `mapstructure:"log"`
 
-	file string // where it came from; empty: built in
+	file   string // where it came from; empty: built in
+	places places // where its settings stand there
 }
 
 // Listener is one address that takes mail.
@@ -268,6 +271,19 @@ type Outbound struct {
 	// OnSigned is what to do where a DKIM signature covers a field that is
 	// rewritten: strip removes it, hold also keeps the message back.
 	OnSigned string `mapstructure:"on_signed" oneof:"strip hold"`
+}
+
+// DKIMKey signs mail whose From is in a domain. A domain may have two: one RSA
+// and one Ed25519 key (RFC 8463).
+type DKIMKey struct {
+	// Domain that signs.
+	Domain string `mapstructure:"domain" required:"true"`
+	// Selector under which the public half is published; each key has its own.
+	Selector string `mapstructure:"selector" required:"true"`
+	// Key is a file with the private key, for nobody else to read.
+	Key string `mapstructure:"key" required:"true"`
+	// Subdomains: it signs for those that have no keys of their own, too.
+	Subdomains bool `mapstructure:"subdomains"`
 }
 
 // CaseLog is the log of a case.

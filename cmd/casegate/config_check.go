@@ -30,6 +30,7 @@ func (c *Config) check() problems {
 		c.checkOutbound(),
 		c.checkFlood(),
 		c.checkDirectory(),
+		c.checkDKIM(),
 	)
 }
 

@@ -48,7 +48,7 @@ func parseConfig(file string, text []byte, environ []string) (*Config, error) {
 	found = append(found, wrong...)
 	c, wrong := merge(tree, overrides)
 	found = at.locate(found, append(wrong, c.check()...))
-	c.file = file
+	c.file, c.places = file, at
 	if len(found) > 0 {
 		return nil, found
 	}

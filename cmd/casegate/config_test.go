@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
 // sameConfig compares all that a file can set.
@@ -19,8 +20,9 @@ func sameConfig(t *testing.T, got, want *Config) {
 	t.Helper()
 	opts := cmp.Options{
 		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
-		cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".file" }, cmp.Ignore()),
+		cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() == ".file" || p.Last().String() == ".places" }, cmp.Ignore()),
 		cmp.AllowUnexported(Config{}),
+		cmpopts.EquateEmpty(),
 	}
 	if diff := cmp.Diff(want, got, opts); diff != "" {
 		t.Errorf("differs (-want +got):\n%s", diff)
@@ -87,7 +89,7 @@ func TestExampleSaysEverything(t *testing.T) {
 func TestExampleObjects(t *testing.T) {
 	text := example(t)
 	objects := regexp.MustCompile(`(?m)^# (- \{.*\})$`).FindAllStringSubmatch(text, -1)
-	if len(objects) != 4 {
+	if len(objects) != 6 {
 		t.Fatalf("%d objects", len(objects))
 	}
 	for _, m := range objects {
@@ -96,6 +98,9 @@ func TestExampleObjects(t *testing.T) {
 			before = "routes:\n"
 		}
 		with := strings.Replace(text, before, before+"  "+m[1]+"\n", 1)
+		if strings.Contains(m[1], "selector") {
+			with = strings.Replace(text, "#dkim: []", "dkim:\n"+m[1], 1)
+		}
 		if _, err := parseConfig("example", []byte(with), nil); err != nil {
 			t.Errorf("%s: %v", m[1], err)
 		}
@@ -120,7 +125,7 @@ func TestMistakes(t *testing.T) {
 		{"unknown key in a list", "name: lmtp,     ", "nam: lmtp,     ",
 			`c.yaml:5:6: listeners[1]: unknown key "nam" / did you mean name?`},
 		{"unknown key far from all", "", "zzzzzzzz: 1",
-			`c.yaml:LAST:1: unknown key "zzzzzzzz" / keys here: hostname, data_dir, listeners, limits, mailboxes, routes, console, identity, reopen, dedupe_window, flood, ack, acknowledgement, orphan_auto, directory, subject_tag, outbound, case_log, retry, log`},
+			`c.yaml:LAST:1: unknown key "zzzzzzzz" / keys here: hostname, data_dir, listeners, limits, mailboxes, routes, console, identity, reopen, dedupe_window, flood, ack, acknowledgement, orphan_auto, directory, subject_tag, outbound, dkim, case_log, retry, log`},
 		{"capital key", "hostname:", "Hostname:",
 			`c.yaml:1:1: unknown key "Hostname" / did you mean hostname?`},
 		{"duplicate key", "", "hostname: other.example",
@@ -266,6 +271,14 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:LAST:24: outbound.on_unknown: pass is about an outside directory, and there is none / set directory.url, or remove it`},
 		{"create without a mailbox", "ALL", "hostname: gw.city.example\ndata_dir: ./data\nlisteners: [{name: desk, role: outbound, protocol: smtp, address: 127.0.0.1:2587}]\nmailboxes: []\nroutes: [{role: outbound, next_hop: smtp://127.0.0.1:2526}]\noutbound: {uncased: create}\n",
 			`c.yaml:4:12: mailboxes: outbound.sender: mailbox and outbound.uncased: create need a mailbox that answers come back to / write such as [{address: 311@city.example, queue: general}]`},
+		{"no selector", "", "dkim: [{domain: city.example, selector: a b, key: k}]",
+			`c.yaml:LAST:41: dkim[0].selector: "a b" is not a selector / write letters, digits and hyphens, such as casegate1`},
+		{"no signing domain", "", "dkim: [{domain: 311@city.example, selector: a, key: k}]",
+			`c.yaml:LAST:17: dkim[0].domain: "311@city.example" is not a domain / write what stands behind the @ of your addresses, such as city.example`},
+		{"no key", "", "dkim: [{domain: city.example, selector: a}]",
+			`c.yaml:LAST:8: dkim[0].key: missing / write key: and a value`},
+		{"a selector twice", "", "dkim: [{domain: city.example, selector: a, key: k}, {domain: city.example, selector: a, key: l}]",
+			`c.yaml:LAST:86: dkim[1].selector: "a" of city.example is dkim[0] already / give each key a selector of its own`},
 		{"on_signed", "", "outbound: {on_signed: keep}",
 			`c.yaml:LAST:23: outbound.on_signed: "keep" is not one of its values / write strip or hold`},
 		{"document type without eml", "", "case_log: {document_type: Letter, file_types: [pdf]}",

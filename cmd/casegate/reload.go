@@ -45,6 +45,9 @@ func (d *daemon) edition(cfg *Config) (*edition, error) {
 	e.options = pipelineOptions(cfg, d.store, routes, d.log)
 	e.options.Queued, e.options.Accepted = d.relay.Wake, d.metrics.onAccepted
 	e.options.Now, e.options.ContentKey = d.now, d.contentKey
+	if e.options.Signers, err = cfg.signers(); err != nil {
+		return nil, err
+	}
 	if e.options.Directory, err = directory(cfg, d.store); err != nil {
 		return nil, err
 	}

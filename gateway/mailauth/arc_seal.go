@@ -7,6 +7,8 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"github.com/casegate/casegate/gateway/message"
 )
 
 // sealedFields are covered by a seal (RFC 8617 §4.1.2) besides those of a
@@ -24,7 +26,11 @@ func (s *Signer) Seal(ctx context.Context, header []byte, body io.Reader, chain 
 	if strings.ContainsAny(results, "\r\n") {
 		return nil, errors.New("sealing: the results must be on one line")
 	}
-	h, sum, err := s.read(ctx, header, body)
+	h := message.Parse(header)
+	if h.TooLarge() {
+		return nil, errors.New("sealing: the header is too large")
+	}
+	sum, err := HashBody(ctx, body)
 	if err != nil {
 		return nil, err
 	}
@@ -40,13 +46,13 @@ func (s *Signer) Seal(ctx context.Context, header []byte, body io.Reader, chain 
 
 // seal makes the three fields. The seal of a broken chain covers its own set
 // only (§5.1.2).
-func (s *Signer) seal(fields picker, before *arcChain, chain Result, sum, results string) ([]byte, error) {
+func (s *Signer) seal(fields picker, before *arcChain, chain Result, sum BodyHash, results string) ([]byte, error) {
 	k := s.sealingKey()
 	number := strconv.Itoa(len(before.sets) + 1)
 	aar := foldResults("ARC-Authentication-Results: i="+number+"; ", results)
 	names := covered(fields, s.seals)
 	ams, err := k.signMessage("ARC-Message-Signature", fields, names, []tag{
-		{"a", k.kind + "-sha256"}, {"b", ""}, {"bh", sum}, {"c", "relaxed/relaxed"}, {"d", k.Domain},
+		{"a", k.kind + "-sha256"}, {"b", ""}, {"bh", string(sum)}, {"c", "relaxed/relaxed"}, {"d", k.Domain},
 		{"h", strings.Join(names, ":")}, {"i", number}, {"s", k.Selector}, {"t", s.time()},
 	})
 	if err != nil {

@@ -52,7 +52,11 @@ func signed(t testing.TB, k SigningKey, domain string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	field, err := s.Sign(t.Context(), []byte(testHeader), strings.NewReader(testBody))
+	sum, err := HashBody(t.Context(), strings.NewReader(testBody))
+	if err != nil {
+		t.Fatal(err)
+	}
+	field, err := s.Sign([]byte(testHeader), sum)
 	if err != nil {
 		t.Fatal(err)
 	}

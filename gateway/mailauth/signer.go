@@ -57,23 +57,42 @@ func NewSigner(keys ...SigningKey) (*Signer, error) {
 // in the same organisation.
 func (s *Signer) Domain() string { return s.keys[0].Domain }
 
-// Sign returns the DKIM-Signature fields to prepend to a message: header is its
-// final block, the body is read once and may be nil.
-func (s *Signer) Sign(ctx context.Context, header []byte, body io.Reader) ([]byte, error) {
-	h, sum, err := s.read(ctx, header, body)
+// Keys are those it signs with.
+func (s *Signer) Keys() []SigningKey { return s.keys }
+
+// BodyHash is what a signature says of a body (RFC 6376 §3.5, tag bh): relaxed,
+// in base64.
+type BodyHash string
+
+// HashBody reads a body once, as it will be sent; nil is an empty one.
+func HashBody(ctx context.Context, body io.Reader) (BodyHash, error) {
+	sums, err := hashBody(ctx, body, map[canon]bool{relaxed: true})
 	if err != nil {
-		return nil, err
+		return "", fmt.Errorf("signing: the body can't be read: %w", err)
 	}
+	return BodyHash(base64.StdEncoding.EncodeToString(sums[relaxed])), nil
+}
+
+// ErrUnsignable: no signature over such a header would be of use.
+var ErrUnsignable = errors.New("it can't be signed")
+
+// Sign returns the DKIM-Signature fields to prepend to a message: header is its
+// final block, body that of its final body. ErrUnsignable, with the reason.
+func (s *Signer) Sign(header []byte, body BodyHash) ([]byte, error) {
+	h := message.Parse(header)
 	fields := newPicker(h)
-	if len(fields["from"]) == 0 {
-		return nil, errors.New("a message without From can't be signed")
+	switch {
+	case h.TooLarge():
+		return nil, fmt.Errorf("%w: its header is too large", ErrUnsignable)
+	case len(fields["from"]) != 1:
+		return nil, fmt.Errorf("%w: it has %d From fields", ErrUnsignable, len(fields["from"]))
 	}
 	names := append(covered(fields, s.signs), "From")
 	var out []byte
 	for _, k := range s.keys {
 		field, err := k.signMessage("DKIM-Signature", fields, names, []tag{
 			{"v", "1"}, {"a", k.kind + "-sha256"}, {"c", "relaxed/relaxed"}, {"d", k.Domain}, {"s", k.Selector},
-			{"t", s.time()}, {"h", strings.Join(names, ":")}, {"bh", sum}, {"b", ""},
+			{"t", s.time()}, {"h", strings.Join(names, ":")}, {"bh", string(body)}, {"b", ""},
 		})
 		if err != nil {
 			return nil, err
@@ -81,19 +100,6 @@ func (s *Signer) Sign(ctx context.Context, header []byte, body io.Reader) ([]byt
 		out = append(out, field...)
 	}
 	return out, nil
-}
-
-// read parses the header and hashes the body.
-func (s *Signer) read(ctx context.Context, header []byte, body io.Reader) (h message.Header, sum string, err error) {
-	h = message.Parse(header)
-	if h.TooLarge() {
-		return h, "", errors.New("the header is too large to be signed")
-	}
-	sums, err := hashBody(ctx, body, map[canon]bool{relaxed: true})
-	if err != nil {
-		return h, "", fmt.Errorf("signing: the body can't be read: %w", err)
-	}
-	return h, base64.StdEncoding.EncodeToString(sums[relaxed]), nil
 }
 
 func (s *Signer) time() string {

@@ -32,7 +32,11 @@ func TestSignaturesInterwork(t *testing.T) {
 		if err != nil {
 			r.Fatal(err)
 		}
-		fields, err := s.Sign(t.Context(), []byte(header), strings.NewReader(body))
+		sum, err := HashBody(t.Context(), strings.NewReader(body))
+		if err != nil {
+			r.Fatal(err)
+		}
+		fields, err := s.Sign([]byte(header), sum)
 		if err != nil {
 			r.Fatal(err)
 		}
@@ -61,7 +65,11 @@ func TestSignForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := s.Sign(t.Context(), []byte(testHeader), nil)
+	empty, err := HashBody(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := s.Sign([]byte(testHeader), empty)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,17 +85,65 @@ func TestSignForm(t *testing.T) {
 	if !strings.Contains(text, "h=From:To:Subject:Date:Message-ID:From;") || !strings.Contains(text, "c=relaxed/relaxed") {
 		t.Error(text)
 	}
-	if _, err := s.Sign(t.Context(), []byte("To: a@b\r\n\r\n"), nil); err == nil {
-		t.Error("signed without From")
+	for name, header := range map[string]string{
+		"no From":   "To: a@b\r\n\r\n",
+		"two From":  "From: a@b\r\nfrom : a@c\r\n\r\n",
+		"too large": "From: a@b\r\n" + strings.Repeat("X: y\r\n", 20_000) + "\r\n",
+	} {
+		if _, err := s.Sign([]byte(header), empty); !errors.Is(err, ErrUnsignable) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	broken := io.MultiReader(strings.NewReader("x"), failing{})
-	if _, err := s.Sign(t.Context(), []byte(testHeader), broken); err == nil {
-		t.Error("signed what can't be read")
+	if _, err := HashBody(t.Context(), io.MultiReader(strings.NewReader("x"), failing{})); err == nil {
+		t.Error("hashed what can't be read")
 	}
 	for _, keys := range [][]SigningKey{{}, {testKey(), testKey()}, {testKey(), {Domain: "x.example"}}, {{}}, {testKey(), testRSA(), testRSA()}} {
 		if _, err := NewSigner(keys...); err == nil {
 			t.Error("a signer of", len(keys), "keys")
 		}
+	}
+}
+
+// Who signs for which domain.
+func TestSigners(t *testing.T) {
+	key := func(kind, domain, selector string, below bool) SigningKey {
+		_, k, err := KeyGen(kind, 0, domain, selector)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Subdomains = below
+		return k
+	}
+	s, err := NewSigners(
+		key("ed25519", "city.example", "e", false), key("rsa", "city.example", "r", true),
+		key("ed25519", "parks.city.example", "p", false), key("ed25519", "xn--mnchen-3ya.example", "m", false),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for domain, want := range map[string]string{
+		"city.example": "city.example e r", "CITY.example.": "city.example e r",
+		"gw.city.example": "city.example r", "a.b.city.example": "city.example r",
+		"parks.city.example": "parks.city.example p", "x.parks.city.example": "city.example r",
+		"München.example": "xn--mnchen-3ya.example m", "xn--mnchen-3ya.example": "xn--mnchen-3ya.example m",
+		"example": "", "other.example": "", "notcity.example": "", "": "", ".": "", "city example": "",
+	} {
+		got := ""
+		if one := s.For(domain); one != nil {
+			got = one.Domain()
+			for _, k := range one.Keys() {
+				got += " " + k.Selector
+			}
+		}
+		if got != want {
+			t.Errorf("%q is signed by %q, want %q", domain, got, want)
+		}
+	}
+	if (*Signers)(nil).For("city.example") != nil {
+		t.Error("no signers sign")
+	}
+	if _, err := NewSigners(key("ed25519", "city.example", "a", false), key("ed25519", "city.example", "b", false)); err == nil {
+		t.Error("two keys of a kind")
 	}
 }
 

@@ -23,8 +23,9 @@ const (
 
 // SigningKey is a private key and where its public half is published.
 type SigningKey struct {
-	Domain   string // tag d, as A-label
-	Selector string // tag s
+	Domain     string // tag d, as A-label
+	Selector   string // tag s
+	Subdomains bool   // signs mail from what is below Domain, too
 
 	key   crypto.Signer
 	kind  string // rsa, ed25519
@@ -128,6 +129,17 @@ func decodeKey(text []byte) (any, error) {
 		return nil, &KeyError{Problem: "the key is damaged: " + err.Error(), Hint: "make a new one with: casegate dkim keygen"}
 	}
 	return key, nil
+}
+
+// Kind is that of the key: rsa or ed25519.
+func (k SigningKey) Kind() string { return k.kind }
+
+// String names a key without its domain, such as "s1 (rsa, 2048 bits)".
+func (k SigningKey) String() string {
+	if key, ok := k.key.(*rsa.PrivateKey); ok {
+		return fmt.Sprintf("%s (rsa, %d bits)", k.Selector, key.N.BitLen())
+	}
+	return fmt.Sprintf("%s (%s)", k.Selector, k.kind)
 }
 
 // sign signs a SHA-256 digest (RFC 6376 §3.3.1, RFC 8463 §3).
