@@ -252,7 +252,7 @@ func (s *session) accept(b *body) (Receipt, error) {
 		return Receipt{}, Verdict{550, [3]int{5, 6, 0}, "The message has a line of more than 1 MiB"}
 	case s.wire.opts.BareNewline != NewlineNormalize && (f.BareCR || f.BareLF):
 		return Receipt{}, Verdict{550, [3]int{5, 6, 0}, "The message has a CR without LF or an LF without CR"}
-	case s.wire.opts.BareNewline != NewlineNormalize && f.NULBesideDot:
+	case f.NULBesideDot: // no new line end takes it away
 		return Receipt{}, Verdict{550, [3]int{5, 6, 0}, "The message has a NUL beside a dot"}
 	case b.err != nil:
 		return Receipt{}, b.err
