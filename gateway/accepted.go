@@ -20,8 +20,9 @@ type Accepted struct {
 
 // handover is the moment at which a session has all of a message.
 type handover struct {
-	env *Envelope
-	at  time.Time
+	env   *Envelope
+	at    time.Time
+	signs bool // what follows from it may be signed
 }
 
 // announce tells Options.Accepted and the log. The relay's lines bear the same id.

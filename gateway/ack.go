@@ -77,9 +77,12 @@ func (p *inbound) acknowledge(ctx context.Context, a arrival, d resolver.Inbound
 		references = append(references, a.mail.MessageID)
 		m.References = []string{a.mail.MessageID}
 	}
-	header := p.ackHeader(m, token, references)
-	n := &plan{kase: &c, message: m, received: header, sent: header, body: a.ack.body}
-	sum, size := sha256.Sum256(append(slices.Clone(header), text...)), int64(len(header)+len(text))
+	n := &plan{kase: &c, message: m, sent: p.ackHeader(m, token, references), body: a.ack.body}
+	if err := p.sign(n, textHash(ctx, text)); err != nil {
+		return nil, err
+	}
+	n.received = n.sent
+	sum, size := sha256.Sum256(append(slices.Clone(n.sent), text...)), int64(len(n.sent)+len(text))
 	digest := hex.EncodeToString(sum[:])
 	n.message.Archived = store.Archived{ReceivedSHA256: digest, ReceivedSize: size, SentSHA256: digest, SentSize: size}
 	n.log = p.logMail(n.message, "Case email-out")

@@ -58,7 +58,7 @@ type arrival struct {
 // before the transaction commits: the sender repeats it, and it is new. A crash
 // after: recovery needs nothing but the store.
 func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt, error) {
-	v := handover{env, time.Now()}
+	v := handover{env: env, at: time.Now(), signs: p.Signers != nil && p.Settings.Ack}
 	a := arrival{env: env, spool: sink.(*spool)}
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
@@ -50,12 +51,13 @@ type submission struct {
 	header message.Header
 	sub    resolver.Submission
 	number func() (uint64, error) // of the case, should one be opened
+	hash   func() (mailauth.BodyHash, error)
 }
 
 // Accept makes a submission durable, rewritten and queued, and says under
 // which id and case; or refuses it by a rule.
 func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt, error) {
-	v := handover{env, time.Now()}
+	v := handover{env: env, at: time.Now(), signs: p.Signers != nil && !p.Observe}
 	a := submission{env: env, spool: sink.(*spool)}
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err
@@ -74,6 +76,7 @@ func (p *outbound) read(ctx context.Context, a *submission) {
 	a.sub.SendAs, a.sub.Setting, a.sub.Listener = p.SendAs, p.Setting, a.env.Listener
 	a.sub.Peer = envelopeRecord(a.env, a.sub.Mail).Peer
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
+	a.hash = sync.OnceValues(func() (mailauth.BodyHash, error) { return a.spool.bodyHash(ctx, transforms(a.env)) })
 	p.askDirectory(ctx, &a.sub.Mail)
 }
 
@@ -204,6 +207,9 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 	var broken []brokenSignature
 	n.sent, broken = rewrite(a.header, d, trace(a.env, resolver.SentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
 	p.onSigned(&n.message, &d, broken)
+	if err := p.sign(&n, a.hash); err != nil {
+		return plan{}, err
+	}
 	n.deliveries = []store.Delivery{a.delivery(n.message, d)}
 	if n.message.Archived, err = archived(a.env, a.spool, n.sent); err != nil {
 		return plan{}, err

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -43,33 +44,70 @@ func (n plan) queued() bool { return len(n.deliveries) > 0 || n.ack != nil }
 // a large message all that takes time is done before it, on a plan from a
 // snapshot. The transaction asks the same again: where nothing has changed, the
 // plan holds, since a decision rests on the facts alone; else it is made there,
-// as it is for a little one.
+// as it is for a little one. What is signed is planned outside again: signing
+// takes longer than all else, and everybody waits for the transaction.
 func settle(ctx context.Context, p pipeline, v handover, ask func(store.Reader) (store.Facts, error), decide func(store.Facts) (plan, error)) (Receipt, error) {
-	var facts store.Facts
-	var draft plan
-	planned := !p.quick(v)
-	if planned {
-		err := p.Store.View(ctx, func(r store.Reader) (err error) {
-			facts, err = ask(r)
-			return err
-		})
-		if err != nil {
+	s := settling{pipeline: p, v: v, ask: ask, decide: decide, planned: !p.quick(v)}
+	for left := maxPlans - 1; ; left-- {
+		if err := s.plan(ctx); err != nil {
 			return Receipt{}, err
 		}
-		if draft, err = decide(facts); err != nil {
-			return Receipt{}, err
+		r, err := s.commit(ctx, left > 0)
+		if !errors.Is(err, errOutdated) {
+			return r, err
 		}
 	}
+}
+
+// maxPlans is how many plans are made of what is signed; where the last does not
+// hold either, the transaction makes its own.
+const maxPlans = 3
+
+// errOutdated: the facts are no longer those of the plan.
+var errOutdated = errors.New("the plan is outdated")
+
+// settling is a message being settled.
+type settling struct {
+	pipeline
+	v       handover
+	ask     func(store.Reader) (store.Facts, error)
+	decide  func(store.Facts) (plan, error)
+	planned bool // before the transaction: on these facts, this plan
+	facts   store.Facts
+	draft   plan
+}
+
+// plan decides on a snapshot.
+func (s *settling) plan(ctx context.Context) error {
+	if !s.planned {
+		return nil
+	}
+	err := s.Store.View(ctx, func(r store.Reader) (err error) {
+		s.facts, err = s.ask(r)
+		return err
+	})
+	if err == nil {
+		s.draft, err = s.decide(s.facts)
+	}
+	return err
+}
+
+// commit carries the plan out. Where that does not hold, is signed and may be
+// made again, the error is errOutdated.
+func (s *settling) commit(ctx context.Context, again bool) (Receipt, error) {
 	var done store.Message
 	var queued, repeats bool
-	err := p.Store.Update(ctx, func(tx store.Tx) error {
-		now, err := ask(tx)
+	err := s.Store.Update(ctx, func(tx store.Tx) error {
+		now, err := s.ask(tx)
 		if err != nil {
 			return err
 		}
-		final := draft
-		if !planned || !now.Equal(facts) {
-			if final, err = decide(now); err != nil {
+		final := s.draft
+		if !s.planned || !now.Equal(s.facts) {
+			if again && s.v.signs {
+				return errOutdated
+			}
+			if final, err = s.decide(now); err != nil {
 				return err
 			}
 		}
@@ -81,18 +119,18 @@ func settle(ctx context.Context, p pipeline, v handover, ask func(store.Reader) 
 		return Receipt{}, err
 	}
 	if queued {
-		p.Queued()
+		s.Queued()
 	}
-	p.announce(ctx, v, done, repeats)
+	s.announce(ctx, s.v, done, repeats)
 	return receipt(done), nil
 }
 
 // quick: hashing so little takes less time than asking twice (measured: an
 // eighth more messages a second). An acknowledgement needs a plan: its body is
-// staged before the transaction.
+// staged before the transaction; and so does a signature.
 func (p pipeline) quick(v handover) bool {
 	const little = 64 << 10
-	return v.env.Body.Size <= little && !p.Settings.Ack
+	return v.env.Body.Size <= little && !p.Settings.Ack && !v.signs
 }
 
 // record writes a plan and returns the message that stands for it.
