@@ -6,6 +6,8 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"golang.org/x/net/idna"
+
 	"github.com/casegate/casegate/store"
 )
 
@@ -122,7 +124,15 @@ func validDomain(domain string) bool {
 			return false
 		}
 	}
-	return true
+	return isASCII(domain) || validIDN(domain)
+}
+
+// validIDN takes U-labels as they are registered (RFC 5890 §2.3.2.1), in any
+// case. What would become another name only by being mapped, such as wide
+// letters, is refused: the next server may not map it.
+func validIDN(domain string) bool {
+	_, err := idna.Registration.ToASCII(strings.ToLower(domain))
+	return err == nil
 }
 
 func validLiteral(literal string) bool {
@@ -187,14 +197,11 @@ func (p Path) Bare() string {
 func (p Path) Key() string { return store.Key(p.Bare()) }
 
 // ASCII reports whether the address may be used without SMTPUTF8.
-func (p Path) ASCII() bool {
-	for i := range len(p.Local) {
-		if p.Local[i] >= 0x80 {
-			return false
-		}
-	}
-	for i := range len(p.Domain) {
-		if p.Domain[i] >= 0x80 {
+func (p Path) ASCII() bool { return isASCII(p.Local) && isASCII(p.Domain) }
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
 			return false
 		}
 	}

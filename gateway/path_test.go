@@ -63,6 +63,11 @@ func TestParsePath(t *testing.T) {
 		{"<a@[2001:db8::1]>", "", "", errPathDomain},
 		{"<a@[IPv6:fe80::1%eth0]>", "", "", errPathDomain},
 		{"<a@[IPv6:192.0.2.1]>", "", "", errPathDomain},
+		{"<a@BÜCHER.test>", "a", "BÜCHER.test", nil},
+		{"<a@\uff42.test>", "", "", errPathDomain},
+		{"<a@b\u00ad.test>", "", "", errPathDomain},
+		{"<a@b\u200b.test>", "", "", errPathDomain},
+		{"<a@b\u3002test>", "", "", errPathDomain},
 	} {
 		p, err := ParsePath(x.in)
 		if !errors.Is(err, x.err) || p != (Path{x.local, x.domain}) {
