@@ -109,6 +109,7 @@ func (p *program) commands() *cobra.Command {
 		group("exceptions", "Mail kept but deliberately on no case", p.exceptionsList(), p.exceptionsShow(), p.exceptionsAssign()),
 		group("unresolved", "Addresses on cases that nobody has been found for", p.unresolvedList()),
 		group("key", "The keys that sign tracking tokens", p.keyList(), p.keyRotate()),
+		group("dkim", "The keys that sign outgoing mail", p.dkimKeygen(), p.dkimRecord()),
 		group("queue", "The outbox", p.queueList(), p.queueShow(), p.queueHold(), p.queueRelease(),
 			p.queueRetry(), p.queueDrop(), p.queueFlush()),
 		p.verifyCommand(),
