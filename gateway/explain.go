@@ -46,6 +46,9 @@ func Explain(ctx context.Context, o Options, book Rulebook, env *Envelope, eml i
 		return explainOutbound(ctx, o, book, env, s, except)
 	}
 	p, a := &inbound{pipeline{o}, book.Intakes[env.Listener]}, arrival{env: env, spool: s}
+	if a.stored, err = recordOf(ctx, o.Store, except); err != nil {
+		return Explained{}, err
+	}
 	p.read(ctx, &a)
 	var e Explained
 	err = o.Store.View(ctx, func(r store.Reader) error {
@@ -58,6 +61,16 @@ func Explain(ctx context.Context, o Options, book Rulebook, env *Envelope, eml i
 		return nil
 	})
 	return e, err
+}
+
+// recordOf is that of a stored message; nil for no message.
+func recordOf(ctx context.Context, st store.Store, id store.ID) (*store.Message, error) {
+	if id == (store.ID{}) {
+		return nil, nil
+	}
+	var m store.Message
+	err := st.View(ctx, func(r store.Reader) (err error) { m, err = r.Message(id); return err })
+	return &m, err
 }
 
 func explainOutbound(ctx context.Context, o Options, book Rulebook, env *Envelope, s *spool, except store.ID) (e Explained, err error) {

@@ -19,6 +19,8 @@ type Intake struct {
 	TrustedForm    bool   // the mail itself says who the customer is (rule I23)
 	ControlHeaders bool   // X-Case-* fields count, and stay
 	AuthServID     string // whose Authentication-Results are believed; empty: nobody's
+	Check          bool   // we find out ourselves who sent it; needs Options.Checker
+	Border         bool   // the peers are the senders' own servers, so that SPF is about them
 	Observe        bool   // decide and archive, change nothing
 }
 
@@ -48,6 +50,7 @@ type arrival struct {
 	spool   *spool
 	header  message.Header
 	mail    resolver.Mail
+	stored  *store.Message // it came before, and this is its record
 	verdict mailauth.Verdict
 	number  func() (uint64, error) // of the case, should one be opened
 	ack     *ackBody
@@ -84,7 +87,7 @@ func (p *inbound) read(ctx context.Context, a *arrival) {
 	if p.Observe { // what was only observed is no earlier copy of what is to be decided
 		a.mail.ContentHash = "observed " + a.mail.ContentHash
 	}
-	p.authenticate(a)
+	p.authenticate(ctx, a)
 	p.lookInside(ctx, a)
 	p.askDirectory(ctx, &a.mail)
 }
@@ -198,7 +201,8 @@ func (a arrival) message(d resolver.InboundDecision) store.Message {
 		ThreadIndex: threadIndexOf(a.header), CorrelationMethod: d.Method,
 		Internal: d.Internal, AlsoOn: d.AlsoOn, Related: d.Related, Parties: d.Parties, Links: d.Links, Decision: d.Decision,
 		Envelope: envelopeRecord(a.env, a.mail), Mailboxes: d.Mailboxes,
-		ReceivedAt: a.mail.Received, ContentHash: a.mail.ContentHash, SubmitHash: a.mail.SubmitHash,
+		Authentication: authentication(a.verdict),
+		ReceivedAt:     a.mail.Received, ContentHash: a.mail.ContentHash, SubmitHash: a.mail.SubmitHash,
 	}
 	if from, ok := about.Sender(); ok {
 		m.From = from.Address

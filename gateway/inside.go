@@ -3,22 +3,10 @@ package gateway
 import (
 	"context"
 
-	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
-
-// authenticate adds what a trusted peer says about the sender's authenticity.
-func (p *inbound) authenticate(a *arrival) {
-	a.verdict = mailauth.Off()
-	from, ok := a.mail.Sender()
-	if p.AuthServID == "" || !ok || p.TrustedForm {
-		return
-	}
-	a.verdict = mailauth.Upstream(a.header, p.AuthServID, from.Domain())
-	a.mail.Verdict = resolver.Verdict{AlignedPass: a.verdict.AlignedPass, Forged: a.verdict.Forged, Words: a.verdict.Words}
-}
 
 // lookInside reads what a report says, and the message that an agent forwards.
 // What cannot be read is left out: the rules know what to do without it.

@@ -21,6 +21,8 @@ type Options struct {
 	// Directory asks an outside directory who has the addresses, and brings our
 	// contacts up to date; nil when there is none. An error: it cannot be asked.
 	Directory func(ctx context.Context, at time.Time, addresses []string) error
+	// Checker finds out who sent a message, for listeners that ask for it.
+	Checker *mailauth.Checker
 	// ContentKey is that of the store's installation.
 	ContentKey ContentKey
 	// Route reports whether a route leads a delivery anywhere but "none".

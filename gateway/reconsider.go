@@ -129,7 +129,7 @@ func (p *inbound) again(ctx context.Context, id store.ID) (a arrival, err error)
 	if a.env, a.spool, err = p.reopen(ctx, old); err != nil {
 		return a, err
 	}
-	a.env.Body = a.spool.facts()
+	a.env.Body, a.stored = a.spool.facts(), &old
 	p.read(ctx, &a)
 	asStored(&a.mail, old)
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })

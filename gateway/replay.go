@@ -103,7 +103,7 @@ func redecide(ctx context.Context, o Options, book Rulebook, past history, m sto
 		})
 		return v, err
 	}
-	a := arrival{env: env, spool: s}
+	a := arrival{env: env, spool: s, stored: &m}
 	p.read(ctx, &a)
 	asStored(&a.mail, m)
 	err = o.Store.View(ctx, func(r store.Reader) error {

@@ -22,15 +22,16 @@ const (
 // Envelope is what a session learnt before the body. The session owns it; it
 // is valid until Accept returns.
 type Envelope struct {
-	Listener string
-	Role     Role
-	Protocol string     // "SMTP", "ESMTP" or "LMTP", with S for TLS and A for AUTH (RFC 3848), for the Received field
-	Peer     netip.Addr // zero for a UNIX socket, or when XCLIENT doesn't know; a PROXY header or XCLIENT names it
-	PeerName string     // for logs
-	PeerHost string     // as XCLIENT says; empty: unknown
-	Helo     string     // printable ASCII, at most 255 bytes; anything else in it is a ?
-	Login    string     // the address of the agent who signed in; empty: nobody did
-	Client   Client     // from whom a trusted peer has the mail, as XFORWARD says; zero: not said
+	Listener  string
+	Role      Role
+	Protocol  string     // "SMTP", "ESMTP" or "LMTP", with S for TLS and A for AUTH (RFC 3848), for the Received field
+	Peer      netip.Addr // zero for a UNIX socket, or when XCLIENT doesn't know; a PROXY header or XCLIENT names it
+	PeerName  string     // for logs
+	PeerNamed bool       // Peer is whom a PROXY header or XCLIENT named, not who connected
+	PeerHost  string     // as XCLIENT says; empty: unknown
+	Helo      string     // printable ASCII, at most 255 bytes; anything else in it is a ?
+	Login     string     // the address of the agent who signed in; empty: nobody did
+	Client    Client     // from whom a trusted peer has the mail, as XFORWARD says; zero: not said
 
 	From         Path
 	Recipients   []Recipient // in order; a canonical path stands here once
@@ -146,14 +147,15 @@ func ofSender(err error) error {
 func (s *session) envelope() *Envelope {
 	w := s.wire
 	env := &Envelope{
-		Listener: w.opts.Name,
-		Role:     w.opts.Role,
-		Protocol: w.protocol(),
-		Peer:     w.peer,
-		PeerName: w.peerName,
-		PeerHost: w.peerHost,
-		Helo:     plainText(cmp.Or(w.helo, s.conn.Hostname()), 255),
-		Login:    w.login,
+		Listener:  w.opts.Name,
+		Role:      w.opts.Role,
+		Protocol:  w.protocol(),
+		Peer:      w.peer,
+		PeerName:  w.peerName,
+		PeerNamed: w.named && w.peer != w.connected(),
+		PeerHost:  w.peerHost,
+		Helo:      plainText(cmp.Or(w.helo, s.conn.Hostname()), 255),
+		Login:     w.login,
 	}
 	if w.forwarded != nil {
 		env.Client = *w.forwarded

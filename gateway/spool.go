@@ -97,12 +97,17 @@ func (s *spool) sentDigest(header []byte, transforms []string) (string, int64, e
 	return hex.EncodeToString(h.Sum(nil)), n + int64(len(header)), err
 }
 
-// reader reads the body again; done ends it.
+// reader reads the body again; done ends it, and leaves nobody reading.
 func (s *spool) reader() (r io.Reader, done func()) {
 	pr, pw := io.Pipe()
+	ended := make(chan struct{})
 	go func() {
+		defer close(ended)
 		_, err := s.body.WriteTo(pw)
 		pw.CloseWithError(err)
 	}()
-	return pr, func() { pr.CloseWithError(io.ErrClosedPipe) }
+	return pr, func() {
+		pr.CloseWithError(io.ErrClosedPipe)
+		<-ended
+	}
 }

@@ -36,8 +36,13 @@ func (w *wire) local() bool {
 		return false
 	}
 	_, unix := w.socket.RemoteAddr().(*net.UnixAddr)
+	return unix || w.connected().IsLoopback()
+}
+
+// connected is the address of who connected, whomever he speaks for.
+func (w *wire) connected() netip.Addr {
 	real, _ := peerOf(w.socket.RemoteAddr())
-	return unix || real.IsLoopback()
+	return real
 }
 
 // busy reports an open transaction.

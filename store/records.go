@@ -163,6 +163,9 @@ type Message struct {
 	Parties           []Party  `json:"parties"`
 	Links             []Link   `json:"links,omitempty"`
 	Decision          Decision `json:"decision"`
+	// Authentication is what our own check of the sender found when the message
+	// came; nil: there was none.
+	Authentication *Authentication `json:"authentication,omitempty"`
 	// Observed: it came by a listener in mode observe; the decision is what would
 	// have been done.
 	Observed bool `json:"observed,omitempty"`
@@ -183,6 +186,23 @@ type Message struct {
 	PartHashes []string `json:"part_hashes,omitempty"`
 	// ReplyTo is filled in for a decision on an answer, out of the archive (O0).
 	ReplyTo []string `json:"-"`
+}
+
+// Authentication is what SPF, DKIM, DMARC and ARC said of a message's sender, in
+// the words of RFC 8601. It can't be found out again: keys and policies change.
+type Authentication struct {
+	SPF         string `json:"spf,omitempty"`
+	DKIM        string `json:"dkim,omitempty"`
+	DMARC       string `json:"dmarc,omitempty"`
+	ARC         string `json:"arc,omitempty"`
+	From        string `json:"from,omitempty"`        // domain of the single From address
+	SPFDomain   string `json:"spf_domain,omitempty"`  // of the envelope sender
+	DKIMDomain  string `json:"dkim_domain,omitempty"` // of the signature that DKIM is about
+	ARCDomain   string `json:"arc_domain,omitempty"`  // of the last seal
+	Policy      string `json:"policy,omitempty"`      // that the From domain published
+	AlignedPass bool   `json:"aligned_pass,omitempty"`
+	Forged      bool   `json:"forged,omitempty"`
+	Words       string `json:"words"`
 }
 
 // DeliveryEvent is what a report says of one recipient (RFC 3464).

@@ -30,12 +30,14 @@ const (
 	foundStore    = "CG0102" // the store opens, or a daemon has it
 	foundKeys     = "CG0201" // there is a key to sign tokens with
 	foundListener = "CG0301" // a listener's address is free, or answered by the daemon
+	foundSenders  = "CG0302" // how a listener finds out who sent a message
 	foundHop      = "CG0401" // a next hop answers
 	foundRoute    = "CG0402" // where mail for an example address goes
 	foundTLS      = "CG0403" // how a next hop is secured
 	foundSignIn   = "CG0404" // a next hop lets us sign in
 	foundTakes    = "CG0405" // a next hop takes mail from us for an example address
 	foundLacks    = "CG0406" // a next hop lacks an extension
+	foundDNS      = "CG0501" // a DNS server answers
 )
 
 // checker collects findings.
@@ -53,6 +55,7 @@ func (p *program) runCheck(ctx context.Context, cfg *Config, asJSON bool) error 
 	c.dataDir()
 	c.store(ctx)
 	c.listeners()
+	c.senders(ctx)
 	c.hops(ctx)
 	c.routes()
 	if err := c.print(asJSON); err != nil {

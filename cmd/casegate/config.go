@@ -11,9 +11,8 @@ import (
 // to defaults().
 //
 // The tags: mapstructure is the key; required must not be empty; oneof lists
-// the values a text may have, default first; later lists values that are known
-// but not built yet, so that they are refused and never silently ignored;
-// element is the default of a key within a list.
+// the values a text may have, default first; element is the default of a key
+// within a list.
 type Config struct {
 	// Hostname is our own name in greetings, Received fields and Message-IDs.
 	Hostname string `mapstructure:"hostname" required:"true"`
@@ -46,6 +45,8 @@ type Config struct {
 	OrphanAuto string `mapstructure:"orphan_auto" oneof:"exceptions case"`
 	// Directory is an outside directory of contacts.
 	Directory Directory `mapstructure:"directory"`
+	// DNS is asked about senders, for listeners with authentication: check.
+	DNS DNS `mapstructure:"dns"`
 	// SubjectTag stamps the case's number into subjects, and takes it there for
 	// evidence of last resort.
 	SubjectTag string `mapstructure:"subject_tag" oneof:"off on"`
@@ -87,10 +88,10 @@ type Listener struct {
 	// they have the mail from, xclient who speaks through them. Needs peers.
 	// xclient excludes authres and control_headers.
 	Trust []string `mapstructure:"trust" oneof:"authres control_headers xforward xclient"`
-	// Authentication of senders (SPF, DKIM, DMARC): off, or upstream, as the
-	// peers' Authentication-Results say; that needs trust: [authres] and
-	// AuthServID. Excludes role outbound.
-	Authentication string `mapstructure:"authentication" oneof:"off upstream" later:"check" element:"off"`
+	// Authentication of senders (SPF, DKIM, DMARC): off; upstream, as the peers'
+	// Authentication-Results say, which needs trust: [authres] and AuthServID;
+	// check, by asking the DNS. Excludes role outbound and TrustedForm.
+	Authentication string `mapstructure:"authentication" oneof:"off upstream check" element:"off"`
 	// AuthServID is the authserv-id (RFC 8601) that the peers' results bear.
 	AuthServID string `mapstructure:"authserv_id"`
 	// Mode observe archives and explains, and changes nothing.
@@ -244,6 +245,18 @@ type Directory struct {
 	TokenFile string `mapstructure:"token_file"`
 }
 
+// DNS is what look-ups about senders may take.
+type DNS struct {
+	// Servers that are asked, the next one where one doesn't answer; none are those
+	// of the system.
+	Servers []DNSServer `mapstructure:"servers"`
+	// Queries that one message may cost.
+	Queries int `mapstructure:"queries"`
+	// Timeout of all look-ups for one message together; what is open then counts
+	// as temperror.
+	Timeout Duration `mapstructure:"timeout"`
+}
+
 // Outbound is what is done to the answers of the desk.
 type Outbound struct {
 	// Sender that customers see: user keeps the agent's own address, template
@@ -339,6 +352,7 @@ func defaults() *Config {
 			Text:    "Thank you. Your message is case {number}.\nTo add something to it, just answer this mail.\n",
 		},
 		Directory:  Directory{Timeout: Duration(3 * time.Second)},
+		DNS:        DNS{Servers: []DNSServer{}, Queries: 60, Timeout: Duration(5 * time.Second)},
 		OrphanAuto: "exceptions",
 		SubjectTag: "off",
 		Outbound: Outbound{Sender: "user", ToPolicy: "cc", Unresolved: "text", NewRecipients: "allow",

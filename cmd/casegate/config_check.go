@@ -31,10 +31,11 @@ func (c *Config) check() problems {
 		c.checkFlood(),
 		c.checkDirectory(),
 		c.checkDKIM(),
+		c.checkDNS(),
 	)
 }
 
-// checkFields applies the tags of Config: required, oneof and later.
+// checkFields applies the tags of Config: required and oneof.
 func checkFields(path string, section reflect.Value) problems {
 	var found problems
 	for field, value := range section.Fields() {
@@ -71,8 +72,8 @@ func missing(path, name string, field reflect.StructField) problem {
 
 // checkValue holds one value, or each of a list, to the words it may have.
 func checkValue(path string, field reflect.StructField, value reflect.Value) problems {
-	oneof, later := strings.Fields(field.Tag.Get("oneof")), strings.Fields(field.Tag.Get("later"))
-	if len(oneof)+len(later) == 0 || isText(field.Type) {
+	oneof := strings.Fields(field.Tag.Get("oneof"))
+	if len(oneof) == 0 || isText(field.Type) {
 		return nil
 	}
 	if value.Kind() == reflect.Slice {
@@ -83,28 +84,14 @@ func checkValue(path string, field reflect.StructField, value reflect.Value) pro
 		return found
 	}
 	word := fmt.Sprint(value.Interface())
-	switch {
-	case word == "" || slices.Contains(oneof, word) || word == "false":
+	if word == "" || slices.Contains(oneof, word) {
 		return nil
-	case slices.Contains(later, word):
-		return problems{notBuilt(path, key(field), word, oneof)}
 	}
 	what := fmt.Sprintf("%q is not one of its values", word)
 	if noun := field.Tag.Get("noun"); noun != "" {
 		what = fmt.Sprintf("%q is not a %s", word, noun)
 	}
-	return problems{{path: path, what: what, hint: "write " + choices(append(oneof, later...))}}
-}
-
-func notBuilt(path, name, word string, oneof []string) problem {
-	p := problem{path: path, what: fmt.Sprintf("%s is not built yet", word), hint: "remove it"}
-	if word == "true" {
-		p.what = name + " is not built yet"
-	}
-	if len(oneof) > 0 {
-		p.hint = "write " + choices(oneof)
-	}
-	return p
+	return problems{{path: path, what: what, hint: "write " + choices(oneof)}}
 }
 
 func (c *Config) checkHost() problems {
@@ -442,6 +429,19 @@ func (c *Config) checkDirectory() problems {
 	return nil
 }
 
+// checkDNS: what is asked for one message fits what a client waits for, and what
+// the records of an honest one need.
+func (c *Config) checkDNS() problems {
+	found := atLeast("dns.timeout", c.DNS.Timeout, Duration(100*time.Millisecond))
+	if most := Duration(time.Minute); c.DNS.Timeout > most {
+		found = append(found, problem{path: "dns.timeout", what: fmt.Sprintf("%s is too long: the client waits meanwhile", c.DNS.Timeout), hint: fmt.Sprintf("write %s or less", most)})
+	}
+	if c.DNS.Queries < 20 {
+		found = append(found, problem{path: "dns.queries", what: fmt.Sprintf("%d is too few: SPF alone may take more", c.DNS.Queries), hint: "write 20 or more"})
+	}
+	return found
+}
+
 // checkBelief: whose words count must be few, and known.
 func (l Listener) checkBelief(path string) problems {
 	var found problems
@@ -449,12 +449,17 @@ func (l Listener) checkBelief(path string) problems {
 		found = append(found, problem{path: path + ".trust", what: fmt.Sprintf("listener %q would believe everyone", l.Name),
 			hint: "set peers to the machines whose words count"})
 	}
-	if l.Authentication != "upstream" {
+	if l.Authentication != "upstream" && l.Authentication != "check" {
 		return found
 	}
 	switch {
 	case l.Role != "inbound":
 		found = append(found, problem{path: path + ".authentication", what: "only mail from outside is authenticated", hint: "remove it, or set it on the inbound listener"})
+	case l.TrustedForm:
+		found = append(found, problem{path: path + ".authentication", what: "a trusted form says itself who the sender is", hint: "remove it, or trusted_form"})
+	case l.Authentication == "check" && l.AuthServID != "":
+		found = append(found, problem{path: path + ".authserv_id", what: "check believes nobody's Authentication-Results", hint: "remove it, or write authentication: upstream"})
+	case l.Authentication == "check":
 	case !slices.Contains(l.Trust, "authres"):
 		found = append(found, problem{path: path + ".authentication", what: "upstream reads Authentication-Results, which nobody is trusted for", hint: "add trust: [authres]"})
 	case l.AuthServID == "":

@@ -125,7 +125,7 @@ func TestMistakes(t *testing.T) {
 		{"unknown key in a list", "name: lmtp,     ", "nam: lmtp,     ",
 			`c.yaml:5:6: listeners[1]: unknown key "nam" / did you mean name?`},
 		{"unknown key far from all", "", "zzzzzzzz: 1",
-			`c.yaml:LAST:1: unknown key "zzzzzzzz" / keys here: hostname, data_dir, listeners, limits, mailboxes, routes, console, identity, reopen, dedupe_window, flood, ack, acknowledgement, orphan_auto, directory, subject_tag, outbound, dkim, case_log, retry, log`},
+			`c.yaml:LAST:1: unknown key "zzzzzzzz" / keys here: hostname, data_dir, listeners, limits, mailboxes, routes, console, identity, reopen, dedupe_window, flood, ack, acknowledgement, orphan_auto, directory, dns, subject_tag, outbound, dkim, case_log, retry, log`},
 		{"capital key", "hostname:", "Hostname:",
 			`c.yaml:1:1: unknown key "Hostname" / did you mean hostname?`},
 		{"duplicate key", "", "hostname: other.example",
@@ -200,8 +200,22 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:5:64: listeners[1].send_as: an inbound listener sends as nobody / remove it, or set it on the outbound listener`},
 		{"trust in what", "protocol: lmtp", "protocol: lmtp, trust: [me]",
 			`c.yaml:5:63: listeners[1].trust[0]: "me" is not one of its values / write authres, control_headers, xforward or xclient`},
-		{"authentication", "protocol: lmtp", "protocol: lmtp, authentication: check",
-			`c.yaml:5:71: listeners[1].authentication: check is not built yet / write off or upstream`},
+		{"authentication", "protocol: lmtp", "protocol: lmtp, authentication: checked",
+			`c.yaml:5:71: listeners[1].authentication: "checked" is not one of its values / write off, upstream or check`},
+		{"check of the desk", "127.0.0.1:2587", "127.0.0.1:2587, authentication: check",
+			`c.yaml:6:96: listeners[2].authentication: only mail from outside is authenticated / remove it, or set it on the inbound listener`},
+		{"check of a form", "127.0.0.1:2524", "127.0.0.1:2524, trusted_form: true, authentication: check",
+			`c.yaml:5:116: listeners[1].authentication: a trusted form says itself who the sender is / remove it, or trusted_form`},
+		{"check of a peer's results", "127.0.0.1:2524", "127.0.0.1:2524, authserv_id: mx.example, authentication: check",
+			`c.yaml:5:93: listeners[1].authserv_id: check believes nobody's Authentication-Results / remove it, or write authentication: upstream`},
+		{"a DNS server by name", "", "dns: {servers: [127.0.0.1, dns.example]}",
+			`c.yaml:LAST:28: dns.servers[1]: "dns.example" is not the address of a DNS server / write such as "127.0.0.1", "10.1.0.53:5353" or "[2001:db8::53]:53"`},
+		{"few queries", "", "dns: {queries: 3}",
+			`c.yaml:LAST:16: dns.queries: 3 is too few: SPF alone may take more / write 20 or more`},
+		{"no time for the DNS", "", "dns: {timeout: 5ms}",
+			`c.yaml:LAST:16: dns.timeout: 5ms is too short / write 100ms or more`},
+		{"too much time for the DNS", "", "dns: {timeout: 5m}",
+			`c.yaml:LAST:16: dns.timeout: 5m is too long: the client waits meanwhile / write 1m or less`},
 		{"trust of everyone", "127.0.0.1:2524, peers: [127.0.0.0/8]", "0.0.0.0:2524, trust: [authres]",
 			`c.yaml:5:85: listeners[1].trust: listener "lmtp" would believe everyone / set peers to the machines whose words count`},
 		{"upstream without trust", "protocol: lmtp", "protocol: lmtp, authentication: upstream, authserv_id: mx.example",
@@ -451,6 +465,19 @@ func TestValues(t *testing.T) {
 		var again NextHop
 		if err := again.UnmarshalText([]byte(n.String())); err != nil || again != n {
 			t.Errorf("%s is written %s: %v", text, n, err)
+		}
+	}
+}
+
+func TestDNSServer(t *testing.T) {
+	for text, want := range map[string]DNSServer{
+		"127.0.0.1": "127.0.0.1:53", "10.1.0.53:5353": "10.1.0.53:5353", "2001:db8::53": "[2001:db8::53]:53",
+		"[2001:db8::53]": "[2001:db8::53]:53", "[2001:db8::53]:54": "[2001:db8::53]:54",
+		"": "", "127.0.0.1:0": "", "127.0.0.1:": "", "dns.example:53": "", "127.0.0.1:70000": "",
+	} {
+		var d DNSServer
+		if err := d.UnmarshalText([]byte(text)); (err == nil) != (want != "") || d != want {
+			t.Errorf("%q: %q, %v", text, d, err)
 		}
 	}
 }

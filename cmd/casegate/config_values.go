@@ -239,6 +239,24 @@ func loopback(hostport string) bool {
 	return host == "localhost" || err == nil && addr.Unmap().IsLoopback()
 }
 
+// DNSServer is an IP address with a port, 53 unless stated.
+type DNSServer string
+
+// UnmarshalText reads a server.
+func (d *DNSServer) UnmarshalText(text []byte) error {
+	s := string(text)
+	if addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(s, "["), "]")); err == nil {
+		*d = DNSServer(netip.AddrPortFrom(addr, 53).String())
+		return nil
+	}
+	at, err := netip.ParseAddrPort(s)
+	if err != nil || at.Port() == 0 {
+		return hint(`write such as "127.0.0.1", "10.1.0.53:5353" or "[2001:db8::53]:53"`, "%q is not the address of a DNS server", s)
+	}
+	*d = DNSServer(at.String())
+	return nil
+}
+
 // NextHop is where a route leads: smtp://host:port, smtps://host:port,
 // lmtp://host:port, lmtp:///path/of/a/socket, or none.
 type NextHop struct {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/gateway/relay"
 	"github.com/casegate/casegate/resolver"
@@ -152,7 +153,7 @@ func relayOptions(cfg *Config, log *slog.Logger) relay.Options {
 func pipelineOptions(cfg *Config, st store.Store, r *relay.Relay, log *slog.Logger) gateway.Options {
 	return gateway.Options{
 		Store: st, Settings: settings(cfg), Queued: r.Wake, Now: time.Now, Logger: log,
-		Ack: gateway.Acknowledgement(cfg.Acknowledgement),
+		Ack: gateway.Acknowledgement(cfg.Acknowledgement), Checker: senderChecker(cfg.DNS, log),
 		Route: func(role gateway.Role, sender, recipient string) bool {
 			route, ok := r.Route(string(role), sender, recipient)
 			return ok && route.NextHop != relay.None
@@ -201,10 +202,28 @@ func intake(l Listener) gateway.Intake {
 		TrustedForm: l.TrustedForm, Observe: l.Mode == "observe",
 		ControlHeaders: slices.Contains(l.Trust, "control_headers"),
 	}
-	if l.Authentication == "upstream" {
+	switch l.Authentication {
+	case "upstream":
 		in.AuthServID = l.AuthServID
+	case "check":
+		in.Check, in.Border = true, l.open()
 	}
 	return in
+}
+
+// senderChecker finds out who sent a message, by asking the DNS.
+func senderChecker(c DNS, log *slog.Logger) *mailauth.Checker {
+	var servers []string
+	for _, s := range c.Servers {
+		servers = append(servers, string(s))
+	}
+	return &mailauth.Checker{
+		Resolver: mailauth.NewResolver(servers...),
+		Budget:   mailauth.Budget{Queries: c.Queries, Time: time.Duration(c.Timeout)},
+		Rests: func(until time.Time) {
+			log.Warn("the DNS does not answer: look-ups rest, and senders stay unverified meanwhile", "until", until.Format(time.TimeOnly))
+		},
+	}
 }
 
 // listenerOptions are what a listener's part of the configuration says.

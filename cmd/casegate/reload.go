@@ -44,7 +44,7 @@ func (d *daemon) edition(cfg *Config) (*edition, error) {
 	}
 	e.options = pipelineOptions(cfg, d.store, routes, d.log)
 	e.options.Queued, e.options.Accepted = d.relay.Wake, d.metrics.onAccepted
-	e.options.Now, e.options.ContentKey = d.now, d.contentKey
+	e.options.Now, e.options.ContentKey, e.options.Checker.Now = d.now, d.contentKey, d.now
 	if e.options.Signers, err = cfg.signers(); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,8 @@ func acts() []sentence {
 		words(`agent (.+?) (<.+>)(?:, who may send as (.+))?`, (*stage).givenAgent),
 		words(`the outside directory knows (.+?) (<.+>) as (\S+)`, (*stage).givenOutside),
 		words(`the outside directory is (out|back)`, (*stage).outsideDirectoryIs),
+		words(`the DNS says`, (*stage).dnsSays),
+		words(`the DNS is (silent|out|back)`, (*stage).dnsIs),
 		words(`(\d+) (second|minute|hour|day)s? pass(?:es)?`, (*stage).timePasses),
 		words(`mail (\d+) comes again(?: by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).comesAgain),
 		words(`the desk (resolves|reopens|cancels) case (\d+)`, (*stage).changesCase),
@@ -48,7 +50,7 @@ func acts() []sentence {
 		words(`the desk links (\S+@\S+) to (.+) in case (\d+)`, (*stage).linksByHand),
 		words(`the operator rotates the signing key`, func(s *stage, _, _ []string) error { return s.casegate("key", "rotate") }),
 		words(`(\S+@\S+) moves from (.+) to (.+)`, (*stage).addressMoves),
-		words(`(.+?) (?:writes?|answers?|forwards?|sends?|submits?)(?: by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).writes),
+		words(`(.+?) (?:writes?|answers?|forwards?|sends?|submits?)(?: by (\S+))?(?: through (\S+))?(?: signed by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).writes),
 	}
 }
 

@@ -27,6 +27,9 @@ func looks() []sentence {
 			}
 			return s.getsNothing([]string{"world"}, nil)
 		}),
+		words(`today mail (\d+) would be decided as it was`, (*stage).decidedAsThen),
+		words(`a replay would change (nothing|mail .+)`, (*stage).replayed),
+		words(`the DNS was asked (something|nothing more)`, (*stage).dnsAsked),
 		words(`nobody is ever mailed at (\S+)`, (*stage).neverMailed),
 		words(`the mail for (\S+) went out (once|\d+ times)`, (*stage).wentOut),
 		words(`it is told "(.+)"`, func(s *stage, args, _ []string) error {

@@ -17,7 +17,7 @@ import (
 // writes hands a mail over by SMTP or LMTP. Whoever is "the desk" uses the
 // smarthost, everyone else the inbound listener, unless the scene says by which.
 func (s *stage) writes(args, block []string) error {
-	m := &sentMail{listener: args[1], eml: []byte(strings.Join(block, "\r\n") + "\r\n")}
+	m := &sentMail{listener: args[1], through: args[2], eml: []byte(strings.Join(block, "\r\n") + "\r\n")}
 	if m.listener == "" {
 		m.listener = "inbound"
 		if args[0] == "the desk" {
@@ -25,15 +25,18 @@ func (s *stage) writes(args, block []string) error {
 		}
 	}
 	given := parseEML(m.eml)
-	if m.from = strings.Trim(args[2], "<>"); args[2] == "" {
+	if m.from = strings.Trim(args[4], "<>"); args[4] == "" {
 		if list := message.ParseList(given.get("From")); len(list) > 0 {
 			m.from = list[0].Address
 		}
 	}
-	if args[3] != "" {
-		m.to = bracketed(args[3])
+	if args[5] != "" {
+		m.to = bracketed(args[5])
 	} else {
 		m.to = s.addressees(given, s.listenerCalled(m.listener).Role)
+	}
+	if err := s.signMail(m, args[3]); err != nil {
+		return err
 	}
 	return s.send(m)
 }
@@ -55,7 +58,7 @@ func (s *stage) comesAgain(args, _ []string) error {
 	if err != nil {
 		return err
 	}
-	again := &sentMail{listener: first.listener, from: first.from, to: first.to, eml: first.eml}
+	again := &sentMail{listener: first.listener, through: first.through, from: first.from, to: first.to, eml: first.eml}
 	if args[1] != "" {
 		again.listener = args[1]
 	}
@@ -111,6 +114,11 @@ func (s *stage) converse(m *sentMail) error {
 	hello := map[bool]string{true: "LHLO", false: "EHLO"}[lmtp]
 	if _, err := ask(c, hello+" mail.client.example"); err != nil {
 		return err
+	}
+	if m.through != "" {
+		if reply, err := ask(c, "XFORWARD ADDR="+m.through+" HELO=mail.client.example"); err != nil || reply[0] != '2' {
+			return fmt.Errorf("XFORWARD: %s %w", reply, err)
+		}
 	}
 	reply, err := ask(c, "MAIL FROM:<"+m.from+">")
 	if m.answers = append(m.answers, reply); err != nil || reply[0] != '2' {

@@ -3,12 +3,15 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/casegate/casegate/gateway/console"
 	"github.com/casegate/casegate/store"
 )
 
@@ -306,6 +309,60 @@ func (s *stage) saysNot(args, _ []string) error {
 		return wrongf("it says\n%s", text)
 	}
 	return nil
+}
+
+// decidedAsThen compares what was decided about a mail with what would be today.
+func (s *stage) decidedAsThen(args, _ []string) error {
+	m, err := s.mail(args[0])
+	if err != nil {
+		return err
+	}
+	type decided struct {
+		Decision struct{ Rules, Reasons []string }
+	}
+	var then, today decided
+	path := "/messages/" + m.id + "/explain"
+	if err := errors.Join(s.get(&then, path, nil), s.get(&today, path, queryOf("today", "true"))); err != nil {
+		return err
+	}
+	words := func(d decided) string {
+		return strings.Join(d.Decision.Rules, " ") + "\n" + strings.Join(d.Decision.Reasons, "\n")
+	}
+	return differs("today's decision", "\n"+words(today), "\n"+words(then))
+}
+
+// replayed looks which mails a replay under a configuration would change: the
+// scene's own one, with what the block lays over it.
+func (s *stage) replayed(args, block []string) error {
+	base, err := os.ReadFile(s.configFile())
+	if err != nil {
+		return err
+	}
+	text, err := mergeYAML(string(base), strings.Join(block, "\n"))
+	if err != nil {
+		return err
+	}
+	lines, err := whole(s.api.do(s.t.Context(), "POST", "/replay", nil, "application/yaml", bytes.NewReader(text)))
+	if err != nil {
+		return err
+	}
+	var changed []string
+	for line := range strings.Lines(string(lines)) {
+		var l console.ReplayLine
+		if err := json.Unmarshal([]byte(line), &l); err != nil || l.Error != "" {
+			return fmt.Errorf("replay: %s: %w", line, err)
+		}
+		if l.Change == nil {
+			continue
+		}
+		i := slices.IndexFunc(s.mails, func(m *sentMail) bool { return m.id == l.Change.ID.String() })
+		changed = append(changed, fmt.Sprintf("mail %d: %s, %s", i+1, l.Change.Before, l.Change.After))
+	}
+	got := "nothing"
+	if len(changed) > 0 {
+		got = strings.Join(changed, "; ")
+	}
+	return differs("what a replay would change", got, args[0])
 }
 
 // dryRunSays asks what would be decided about a mail, by the command explain's

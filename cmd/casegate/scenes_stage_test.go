@@ -23,6 +23,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
@@ -40,6 +41,9 @@ type stage struct {
 	clock    *sceneClock
 	log      lockedBuffer
 	people   *outsideDirectory
+	dns      *dnsServer
+	asked    int // questions of the DNS when a scene last looked
+	signers  map[string]*mailauth.Signer
 
 	desk, world     *nextHop  // where the inbound and the outbound routes lead
 	atDesk, inWorld []arrived // came since the last When, and not told yet
@@ -51,6 +55,7 @@ type stage struct {
 // sentMail is a mail that somebody handed to the gateway.
 type sentMail struct {
 	listener string
+	through  string // the client that XFORWARD names; empty: none is sent
 	from     string
 	to       []string
 	eml      []byte
@@ -73,6 +78,7 @@ listeners:
   - {name: border,    role: inbound,  protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8], trust: [authres], authentication: upstream, authserv_id: mx.city.example}
   - {name: form,      role: inbound,  protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8], trusted_form: true}
   - {name: smarthost, role: outbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8]}
+  - {name: check,     role: inbound,  protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8], trust: [xforward], authentication: check}
 mailboxes:
   - {address: 311@city.example, queue: general}
   - {address: parks@city.example, queue: parks}
@@ -80,6 +86,7 @@ routes:
   - {role: inbound,  next_hop: DESK}
   - {role: outbound, next_hop: WORLD}
 console: {address: 127.0.0.1:0}
+dns: {servers: [NAMESERVER], timeout: 300ms}
 log: {level: warn}
 `
 
@@ -89,14 +96,14 @@ var opening sync.Mutex
 
 func newStage(t *testing.T, config string) *stage {
 	t.Helper()
-	s := &stage{t: t, clock: &sceneClock{}, people: &outsideDirectory{}}
+	s := &stage{t: t, clock: &sceneClock{}, people: &outsideDirectory{}, dns: startDNS(t), signers: map[string]*mailauth.Signer{}}
 	s.desk, s.world = startHop(t), startHop(t)
 	outside := httptest.NewServer(s.people)
 	t.Cleanup(outside.Close)
 	opening.Lock()
 	defer opening.Unlock()
 	s.dir = t.TempDir()
-	places := strings.NewReplacer("DIRECTORY", outside.URL+"/people?email={address}", "DIR", s.dir, "DESK", s.desk.url, "WORLD", s.world.url)
+	places := strings.NewReplacer("DIRECTORY", outside.URL+"/people?email={address}", "DIR", s.dir, "NAMESERVER", s.dns.address, "DESK", s.desk.url, "WORLD", s.world.url)
 	text, err := mergeYAML(places.Replace(sceneConfig), places.Replace(config))
 	if err == nil {
 		err = os.WriteFile(s.configFile(), text, 0o600)

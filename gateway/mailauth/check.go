@@ -67,7 +67,7 @@ func (c *Checker) begin(ctx context.Context, q CheckRequest) *check {
 	}
 	b := c.Budget.orDefault()
 	limited, cancel := context.WithTimeout(ctx, b.Time)
-	r := &check{Verdict: Verdict{From: domainKey(q.FromDomain), Source: "check"}, CheckRequest: q, cancel: cancel}
+	r := &check{Verdict: Verdict{From: domainKey(q.FromDomain), Source: Checked}, CheckRequest: q, cancel: cancel}
 	r.lookups = &lookups{ctx: limited, resolver: c.Resolver, now: now, shared: &c.shared, left: b.Queries, rests: c.Rests}
 	if !q.Header.TooLarge() { // otherwise the fields don't tell all
 		r.sigs = signatures(q.Header, r.From, b.Signatures, now())

@@ -11,7 +11,7 @@ func Results(servID string, v Verdict) string {
 			return
 		}
 		r := ResInfo{Method: method, Version: 1, Result: string(found)}
-		if v.Source != "check" && len(a.Results) == 0 {
+		if v.Source != Checked && len(a.Results) == 0 {
 			r.Comments = []string{v.Source}
 		}
 		if domain = domainKey(domain); domain != "" {

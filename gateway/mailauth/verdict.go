@@ -46,8 +46,11 @@ type Verdict struct {
 	Forged      bool   // dmarc=fail under a published policy of quarantine or reject
 	Policy      string // published: none, quarantine, reject; empty: not known
 	Words       string // one sentence for people
-	Source      string // off, upstream mx.example, check
+	Source      string // off, upstream mx.example, Checked
 }
+
+// Checked is the Source of a verdict of our own.
+const Checked = "check"
 
 // Off is the verdict where nobody is asked.
 func Off() Verdict {
