@@ -78,7 +78,7 @@ func (p *inbound) acknowledge(ctx context.Context, a arrival, d resolver.Inbound
 		m.References = []string{a.mail.MessageID}
 	}
 	n := &plan{kase: &c, message: m, sent: p.ackHeader(m, token, references), body: a.ack.body}
-	if err := p.sign(n, textHash(ctx, text)); err != nil {
+	if err := p.sign(n, textHash(text)); err != nil {
 		return nil, err
 	}
 	n.received = n.sent

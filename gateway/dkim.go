@@ -4,40 +4,47 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
 	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
-	"github.com/casegate/casegate/store"
 )
 
 // sign puts our DKIM signature on top of a plan's header block, which is final
-// but for that, and records it or why there is none (rule O13). The domain of
-// From decides whose it is, so that it is aligned (RFC 7489 §3.1).
+// but for that, and records it or why there is none (rule O13).
 func (p pipeline) sign(n *plan, body func() (mailauth.BodyHash, error)) error {
-	if p.Signers == nil {
-		return nil
-	}
-	fields, why, err := p.signature(n.sent, body)
-	if err != nil {
+	fields, why, err := sign(p.Signers, n.sent, body)
+	if err != nil || why == "" {
 		return err
 	}
-	n.message.Decision = withReason(n.message.Decision, why)
+	n.message.Decision.Reasons = append(slices.Clone(n.message.Decision.Reasons), "O13: "+why)
 	n.sent = append(fields, n.sent...)
 	return nil
 }
 
-// signature is what signs a header block; none, and why not.
-func (p pipeline) signature(header []byte, body func() (mailauth.BodyHash, error)) (fields []byte, why string, err error) {
+// SignReport signs a delivery report of ours: it returns the fields to put on
+// top, and in words whose signature it is or why there is none.
+func SignReport(signers *mailauth.Signers, header []byte, body io.WriterTo) (fields []byte, why string, err error) {
+	return sign(signers, header, func() (mailauth.BodyHash, error) { return hashBody(body) })
+}
+
+// sign signs a header block. The domain of From decides whose signature it is,
+// so that it is aligned (RFC 7489 §3.1). Where nobody signs anything, there are
+// no words about it.
+func sign(signers *mailauth.Signers, header []byte, body func() (mailauth.BodyHash, error)) (fields []byte, why string, err error) {
+	if signers == nil {
+		return nil, "", nil
+	}
 	from, n := message.From(message.Parse(header))
 	if n != 1 {
-		return nil, "O13: not signed: From is not a single address", nil
+		return nil, "not signed: From is not a single address", nil
 	}
 	domain := from.Address[strings.LastIndexByte(from.Address, '@')+1:]
-	s := p.Signers.For(domain)
+	s := signers.For(domain)
 	if s == nil {
-		return nil, "O13: not signed: dkim has no key for " + plainName(domain), nil
+		return nil, "not signed: dkim has no key for " + plainName(domain), nil
 	}
 	sum, err := body()
 	if err != nil {
@@ -45,9 +52,9 @@ func (p pipeline) signature(header []byte, body func() (mailauth.BodyHash, error
 	}
 	fields, err = s.Sign(header, sum)
 	if errors.Is(err, mailauth.ErrUnsignable) {
-		return nil, "O13: " + err.Error(), nil
+		return nil, err.Error(), nil
 	}
-	return fields, fmt.Sprintf("O13: signed by %s: %s", s.Domain(), keyNames(s)), err
+	return fields, fmt.Sprintf("signed by %s: %s", s.Domain(), keyNames(s)), err
 }
 
 // keyNames names the keys of a signer by their selectors.
@@ -59,19 +66,23 @@ func keyNames(s *mailauth.Signer) string {
 	return strings.Join(names, " and ")
 }
 
-func withReason(d store.Decision, why string) store.Decision {
-	d.Reasons = append(slices.Clone(d.Reasons), why)
-	return d
+func hashBody(body io.WriterTo) (mailauth.BodyHash, error) {
+	h := mailauth.NewBodyHasher()
+	_, err := body.WriteTo(h)
+	return h.Sum(), err
 }
 
 // bodyHash is that of a body as it is sent.
 func (s *spool) bodyHash(ctx context.Context, transforms []string) (mailauth.BodyHash, error) {
+	if len(transforms) == 0 {
+		return hashBody(s.body)
+	}
 	r, done := s.reader()
 	defer done()
 	return mailauth.HashBody(ctx, message.Apply(r, transforms))
 }
 
 // textHash is that of a text we write.
-func textHash(ctx context.Context, text string) func() (mailauth.BodyHash, error) {
-	return func() (mailauth.BodyHash, error) { return mailauth.HashBody(ctx, strings.NewReader(text)) }
+func textHash(text string) func() (mailauth.BodyHash, error) {
+	return func() (mailauth.BodyHash, error) { return hashBody(strings.NewReader(text)) }
 }

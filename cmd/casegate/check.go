@@ -38,6 +38,9 @@ const (
 	foundTakes    = "CG0405" // a next hop takes mail from us for an example address
 	foundLacks    = "CG0406" // a next hop lacks an extension
 	foundDNS      = "CG0501" // a DNS server answers
+	foundSigns    = "CG0601" // which DKIM signature mail from an address bears
+	foundRecord   = "CG0602" // the DNS has the record of a key that signs
+	foundKeyFile  = "CG0603" // a key that signs cannot be used
 )
 
 // checker collects findings.
@@ -58,6 +61,7 @@ func (p *program) runCheck(ctx context.Context, cfg *Config, asJSON bool) error 
 	c.senders(ctx)
 	c.hops(ctx)
 	c.routes()
+	c.signing(ctx)
 	if err := c.print(asJSON); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -55,6 +56,7 @@ type daemon struct {
 	listeners          []*gateway.Listener // of current
 	past               pastListeners
 	rules              atomic.Pointer[resolver.Settings]
+	signers            atomic.Pointer[mailauth.Signers]
 	socketAPI, console swapped
 
 	phase  atomic.Int32
@@ -84,6 +86,9 @@ func (d *daemon) build() error {
 	out := relayOptions(d.cfg, d.log)
 	out.Now = d.now
 	out.Own = func(address string) bool { _, own := d.rules.Load().Own(address); return own }
+	out.Sign = func(header []byte, body io.WriterTo) ([]byte, string, error) {
+		return gateway.SignReport(d.signers.Load(), header, body)
+	}
 	out.Events = func(e relay.Event) { d.metrics.onAttempt(e); d.gauges.onAttempt(e) }
 	if d.relay, err = relay.New(d.store, out); err != nil {
 		return err
@@ -213,17 +218,22 @@ func intake(l Listener) gateway.Intake {
 
 // senderChecker finds out who sent a message, by asking the DNS.
 func senderChecker(c DNS, log *slog.Logger) *mailauth.Checker {
-	var servers []string
-	for _, s := range c.Servers {
-		servers = append(servers, string(s))
-	}
 	return &mailauth.Checker{
-		Resolver: mailauth.NewResolver(servers...),
+		Resolver: c.resolver(),
 		Budget:   mailauth.Budget{Queries: c.Queries, Time: time.Duration(c.Timeout)},
 		Rests: func(until time.Time) {
 			log.Warn("the DNS does not answer: look-ups rest, and senders stay unverified meanwhile", "until", until.Format(time.TimeOnly))
 		},
 	}
+}
+
+// resolver asks the servers that dns names, or those of the system.
+func (c DNS) resolver() mailauth.Resolver {
+	var servers []string
+	for _, s := range c.Servers {
+		servers = append(servers, string(s))
+	}
+	return mailauth.NewResolver(servers...)
 }
 
 // listenerOptions are what a listener's part of the configuration says.

@@ -114,6 +114,7 @@ func (d *daemon) serve(ctx context.Context, e *edition) {
 func (d *daemon) use(e *edition) {
 	d.cfg, d.current, d.options, d.listeners = e.cfg, e, e.options, e.listeners
 	d.rules.Store(&e.rules)
+	d.signers.Store(e.options.Signers)
 	d.gauges.setRoutes(e.routes)
 	if d.level != nil {
 		d.level.UnmarshalText([]byte(e.cfg.Log.Level)) // validated with the configuration

@@ -33,7 +33,15 @@ func newService(cfg *Config, st store.Store) console.Service {
 		o = pipelineOptions(cfg, st, r, quiet)
 		o.Queued = func() {}
 	}
-	return service(cfg, o)
+	var err error
+	o.Signers, err = cfg.signers()
+	s := service(cfg, o)
+	if err != nil { // an acknowledgement would leave without its signature
+		s.Assign = func(context.Context, console.AssignRequest) (console.Assigned, error) {
+			return console.Assigned{}, console.Invalid("run casegate check", "%s", err)
+		}
+	}
+	return s
 }
 
 func service(cfg *Config, o gateway.Options) console.Service {

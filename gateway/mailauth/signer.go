@@ -73,6 +73,18 @@ func HashBody(ctx context.Context, body io.Reader) (BodyHash, error) {
 	return BodyHash(base64.StdEncoding.EncodeToString(sums[relaxed])), nil
 }
 
+// BodyHasher hashes a body that is written to it as it will be sent.
+type BodyHasher struct{ w *bodyWriter }
+
+func NewBodyHasher() BodyHasher { return BodyHasher{newBodyWriter(relaxed)} }
+
+func (h BodyHasher) Write(p []byte) (int, error) { return h.w.Write(p) }
+
+// Sum ends the body.
+func (h BodyHasher) Sum() BodyHash {
+	return BodyHash(base64.StdEncoding.EncodeToString(h.w.sum()))
+}
+
 // ErrUnsignable: no signature over such a header would be of use.
 var ErrUnsignable = errors.New("it can't be signed")
 

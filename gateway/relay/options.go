@@ -45,6 +45,9 @@ type Options struct {
 	// Transform derives the sent body from the archived one by the transforms
 	// noted with the message (store.Archived). Needed if any message has them.
 	Transform func(body io.Reader, transforms []string) io.Reader
+	// Sign signs a report of ours: it returns the fields to put on top of the
+	// header, and in words who signed or why nobody did. Nil: nobody signs.
+	Sign func(header []byte, body io.WriterTo) (fields []byte, why string, err error)
 	// Events is told of every settled attempt, from many goroutines.
 	Events func(Event)
 	// Dial connects to a next hop; network is tcp or unix. net.Dialer

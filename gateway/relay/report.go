@@ -78,10 +78,10 @@ func (r *Relay) compose(ctx context.Context, n *news, m *store.Message, header [
 	if w.eight, err = w.isEightBit(ctx); err != nil {
 		w.full = nil // it cannot be read: its header will do
 	}
-	err = p.stage(ctx, r.st, w)
+	err = p.stage(ctx, r, w)
 	if err != nil && w.full != nil {
 		w.full, w.eight = nil, false
-		err = p.stage(ctx, r.st, w)
+		err = p.stage(ctx, r, w)
 	}
 	if err != nil {
 		return nil, err
@@ -94,39 +94,45 @@ func (r *Relay) compose(ctx context.Context, n *news, m *store.Message, header [
 	return p, nil
 }
 
-// stage writes the body into the store and works out its digest.
-func (p *report) stage(ctx context.Context, st store.Store, w *writing) (err error) {
+// stage writes the report, its body into the store.
+func (p *report) stage(ctx context.Context, r *Relay, w *writing) error {
 	p.header = w.head(p.m)
-	body, err := st.Stage(ctx)
+	body, err := r.st.Stage(ctx)
 	if err != nil {
 		return err
 	}
-	sum := sha256.New()
-	sum.Write(p.header)
-	out := &counted{w: io.MultiWriter(body, sum)}
-	if err = w.body(ctx, out); err == nil {
-		err = body.Seal(ctx)
-	}
-	if err != nil {
+	if err := p.fill(ctx, r, w, body); err != nil {
 		body.Discard()
 		return err
 	}
-	digest, size := hex.EncodeToString(sum.Sum(nil)), int64(len(p.header))+out.n
-	p.m.Archived = store.Archived{ReceivedSHA256: digest, ReceivedSize: size, SentSHA256: digest, SentSize: size}
 	p.body = body
 	return nil
 }
 
-// counted counts what is written.
-type counted struct {
-	w io.Writer
-	n int64
-}
-
-func (c *counted) Write(p []byte) (int, error) {
-	n, err := c.w.Write(p)
-	c.n += int64(n)
-	return n, err
+// fill writes the body, signs, and works out the digest.
+func (p *report) fill(ctx context.Context, r *Relay, w *writing, body store.Body) error {
+	if err := w.body(ctx, body); err != nil {
+		return err
+	}
+	if err := body.Seal(ctx); err != nil {
+		return err
+	}
+	if r.opts.Sign != nil {
+		fields, why, err := r.opts.Sign(p.header, body)
+		if err != nil {
+			return err
+		}
+		p.header = append(fields, p.header...)
+		if why != "" {
+			p.m.Decision.Reasons = append(p.m.Decision.Reasons[:1:1], why)
+		}
+	}
+	sum := sha256.New()
+	sum.Write(p.header)
+	n, err := body.WriteTo(sum)
+	digest, size := hex.EncodeToString(sum.Sum(nil)), int64(len(p.header))+n
+	p.m.Archived = store.Archived{ReceivedSHA256: digest, ReceivedSize: size, SentSHA256: digest, SentSize: size}
+	return err
 }
 
 // record puts the report into the archive and the outbox.
