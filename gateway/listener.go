@@ -245,6 +245,7 @@ func (l *Listener) Serve(h Handler) error {
 		}
 		s := &session{wire: w, conn: c, h: h}
 		w.host = s
+		slim(c, w)
 		return s, nil
 	}))
 	srv.Domain = l.opts.Hostname

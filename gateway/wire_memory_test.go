@@ -21,8 +21,8 @@ import (
 // all. 10 000 of them in the clear must fit into 256 MiB of RSS with everything
 // else that a daemon needs.
 const (
-	clearBytes = 18 << 10 // 8 KiB of it are go-smtp's buffers, 4 KiB the stack
-	tlsBytes   = 30 << 10
+	clearBytes = 10 << 10 // 4 KiB of it are the stack
+	tlsBytes   = 20 << 10
 )
 
 // slowEnv makes the test's binary the clients of TestSlowConnections: their own

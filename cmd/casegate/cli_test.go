@@ -27,7 +27,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"casegate": main, "seed": seedMain})
+	testscript.Main(m, map[string]func(){"casegate": main, "seed": seedMain, "slowclients": slowMain})
 }
 
 // TestScripts: the command line as people meet it, without a daemon.

@@ -16,6 +16,7 @@ import (
 type door struct {
 	socket net.Listener
 	counts doorCounts
+	memory *memoryBound
 	inside atomic.Int64 // connections, of all turns
 }
 
@@ -23,6 +24,7 @@ type door struct {
 type turn struct {
 	*door
 	most   int64 // connections at this door, those of earlier turns included
+	holds  int64 // bytes of memory that one of them may hold
 	over   atomic.Bool
 	served chan struct{} // closed: nobody accepts any more
 
@@ -32,8 +34,8 @@ type turn struct {
 	vacate sync.Once
 }
 
-func (d *door) turn(most int) *turn {
-	return &turn{door: d, most: int64(most), served: make(chan struct{}), empty: make(chan struct{})}
+func (d *door) turn(most int, holds int64) *turn {
+	return &turn{door: d, most: int64(most), holds: holds, served: make(chan struct{}), empty: make(chan struct{})}
 }
 
 // tooMany is said where earlier turns leave no room: a listener counts its own
@@ -106,6 +108,7 @@ func (t *turn) enter() (mine, all int64) {
 	defer t.mu.Unlock()
 	t.inside++
 	t.counts.open.Inc()
+	t.memory.add(t.holds)
 	return t.inside, t.door.inside.Add(1)
 }
 
@@ -115,6 +118,7 @@ func (t *turn) leave() {
 	t.inside--
 	t.door.inside.Add(-1)
 	t.counts.open.Dec()
+	t.memory.add(-t.holds)
 	t.settle()
 }
 

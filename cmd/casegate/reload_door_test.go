@@ -45,7 +45,7 @@ func TestDoor(t *testing.T) {
 		t.Cleanup(func() { c.Close() })
 		return c
 	}
-	first := d.turn(most)
+	first := d.turn(most, 1)
 	conns := accept(first)
 	dial()
 	one := <-conns
@@ -58,7 +58,7 @@ func TestDoor(t *testing.T) {
 	}
 
 	waiting := dial() // nobody accepts
-	second := d.turn(most)
+	second := d.turn(most, 1)
 	later := accept(second)
 	two := <-later
 	if two.RemoteAddr().String() != waiting.LocalAddr().String() {
@@ -85,7 +85,7 @@ func TestDoor(t *testing.T) {
 	if n := d.inside.Load(); n != 0 {
 		t.Errorf("%d connections are left", n)
 	}
-	last := d.turn(most)
+	last := d.turn(most, 1)
 	last.Close()
 	if _, err := net.DialTimeout("tcp", ln.Addr().String(), time.Second); err == nil {
 		t.Error("the socket is open after the last turn")

@@ -7,28 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/casegate/casegate/store"
 )
 
-// boundMemory lets garbage gather while there is little of it, and collects
-// early once the heap nears the limit: buffers are bounded, so what grows is
-// garbage. GOGC and GOMEMLIMIT overrule it.
-func boundMemory() {
-	const limit = 96 << 20
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(limit)
-	}
-}
-
 // runServe runs the daemon until ctx ends, and drains.
 func (p *program) runServe(ctx context.Context, cfg *Config) error {
-	boundMemory()
+	memory := boundMemory()
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -37,6 +23,9 @@ func (p *program) runServe(ctx context.Context, cfg *Config) error {
 		return err
 	}
 	d.hangup, d.load = hangup, p.config
+	for _, one := range d.doors {
+		one.memory = memory
+	}
 	return d.run(ctx, func() {
 		for i, l := range cfg.Listeners {
 			d.log.Info("listening", "listener", l.Name, "role", l.Role, "protocol", l.Protocol, "address", d.listeners[i].Addr().String())
