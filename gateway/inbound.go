@@ -55,6 +55,8 @@ type arrival struct {
 	number  func() (uint64, error) // of the case, should one be opened
 	ack     *ackBody
 	ackID   store.ID
+	sealer  *mailauth.Signer // of what is handed on; nil: nobody
+	hash    func() (mailauth.BodyHash, error)
 }
 
 // Accept makes a message durable and says under which id and case. A crash
@@ -67,6 +69,7 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 		return Receipt{}, err
 	}
 	p.read(ctx, &a)
+	v.signs = v.signs || a.sealer != nil
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
 	a.ack, a.ackID = &ackBody{}, store.NewID()
 	defer a.ack.discard()
@@ -88,6 +91,8 @@ func (p *inbound) read(ctx context.Context, a *arrival) {
 		a.mail.ContentHash = "observed " + a.mail.ContentHash
 	}
 	p.authenticate(ctx, a)
+	a.sealer = p.sealer(a)
+	a.hash = sync.OnceValues(func() (mailauth.BodyHash, error) { return a.spool.bodyHash(ctx, transforms(a.env)) })
 	p.lookInside(ctx, a)
 	p.askDirectory(ctx, &a.mail)
 }
@@ -134,6 +139,10 @@ func (p *inbound) planned(ctx context.Context, a arrival, d resolver.InboundDeci
 	n := plan{contact: d.Guest, body: a.spool.body, received: a.spool.header, message: a.message(d)}
 	if d.Action != resolver.Except {
 		if err := p.onCase(&n, a, d, in); err != nil {
+			return plan{}, err
+		}
+		a.noteBroken(&n)
+		if err := p.seal(&n, a); err != nil {
 			return plan{}, err
 		}
 	}

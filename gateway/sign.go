@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/casegate/casegate/gateway/mailauth"
@@ -31,14 +30,27 @@ func brokenSignatures(h message.Header, sent []byte) (list []brokenSignature) {
 		return nil
 	}
 	before, after := valuesByName(h), valuesByName(message.Parse(sent))
-	changed := func(name string) bool { return !slices.Equal(before[name], after[name]) }
 	for _, f := range signatures {
-		covered := mailauth.SignedFields(f.Text())
-		if i := slices.IndexFunc(covered, changed); i >= 0 {
-			list = append(list, brokenSignature{f, signingDomain(f.Text()), plainName(covered[i])})
+		times := map[string]int{}
+		for _, name := range mailauth.SignedFields(f.Text()) {
+			times[name]++
+			if nth(before[name], times[name]) != nth(after[name], times[name]) {
+				list = append(list, brokenSignature{f, signingDomain(f.Text()), plainName(name)})
+				break
+			}
 		}
 	}
 	return list
+}
+
+// nth is the value that a signature means when it names a field for the n-th
+// time: counted from the bottom, and with what is not there signed as well (RFC
+// 6376 §5.4.2).
+func nth(values []string, n int) string {
+	if n > len(values) {
+		return "none"
+	}
+	return "=" + values[len(values)-n]
 }
 
 // signingDomain is the tag d of a signature (RFC 6376 §3.5).

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -103,8 +104,12 @@ func TestConformanceARCSealing(t *testing.T) {
 				seals: strings.Split(test.SigHeaders, ":"),
 			}
 			h, body := split([]byte(test.Message))
-			out, err := signer.Seal(t.Context(), h.Bytes(), bytes.NewReader(body), v.ARC, merged(h, test.ServID))
+			sum, err := HashBody(t.Context(), bytes.NewReader(body))
 			if err != nil {
+				t.Fatal(err)
+			}
+			out, err := signer.Seal(h.Bytes(), sum, v.ARC, merged(h, test.ServID))
+			if err != nil && !errors.Is(err, ErrUnsealable) {
 				t.Error(test.name, err)
 			}
 			got := message.Parse(out)

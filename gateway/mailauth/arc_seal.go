@@ -1,9 +1,9 @@
 package mailauth
 
 import (
-	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"strings"
@@ -15,33 +15,29 @@ import (
 // signature.
 var sealedFields = append([]string{"DKIM-Signature"}, signedFields...)
 
+// ErrUnsealable: no seal over such a message would be of use.
+var ErrUnsealable = errors.New("it can't be sealed")
+
 // Seal returns the ARC set to prepend to a message that passes through (RFC
-// 8617 §5.1): header is its final block, results what Results says of it, chain
-// what Check found of the chain that it came with. There is none to add if that
-// chain was not judged, says itself that it is broken, or is full.
-func (s *Signer) Seal(ctx context.Context, header []byte, body io.Reader, chain Result, results string) ([]byte, error) {
-	if chain != None && chain != Pass && chain != Fail {
-		return nil, nil
-	}
-	if strings.ContainsAny(results, "\r\n") {
-		return nil, errors.New("sealing: the results must be on one line")
-	}
+// 8617 §5.1): header is its final block, body that of its final body, chain what
+// Check found of the chain that it came with, results what Results says of it,
+// on one line. ErrUnsealable, with the reason.
+func (s *Signer) Seal(header []byte, body BodyHash, chain Result, results string) ([]byte, error) {
 	h := message.Parse(header)
-	if h.TooLarge() {
-		return nil, errors.New("sealing: the header is too large")
-	}
-	sum, err := HashBody(ctx, body)
-	if err != nil {
-		return nil, err
-	}
 	before := readChain(h)
 	switch {
+	case strings.ContainsAny(results, "\r\n"):
+		return nil, errors.New("sealing: the results must be on one line")
+	case h.TooLarge():
+		return nil, fmt.Errorf("%w: its header is too large", ErrUnsealable)
+	case chain != None && chain != Pass && chain != Fail:
+		return nil, fmt.Errorf("%w: its ARC chain could not be judged", ErrUnsealable)
 	case chain != Fail && (before.broken || (chain == None) != (len(before.sets) == 0)):
-		return nil, errors.New("sealing: the chain is not the one that was checked")
+		return nil, fmt.Errorf("%w: its ARC chain is no longer the one that was checked", ErrUnsealable)
 	case before.closed():
-		return nil, nil
+		return nil, fmt.Errorf("%w: its ARC chain is full, or says itself that it is broken", ErrUnsealable)
 	}
-	return s.seal(newPicker(h), before, chain, sum, results)
+	return s.seal(newPicker(h), before, chain, body, results)
 }
 
 // seal makes the three fields. The seal of a broken chain covers its own set
