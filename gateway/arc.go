@@ -35,12 +35,12 @@ func (p *inbound) seal(n *plan, a arrival) error {
 	set, err := a.sealer.Seal(n.sent, sum, a.verdict.ARC, mailauth.Results(p.Settings.Hostname, a.verdict))
 	switch {
 	case errors.Is(err, mailauth.ErrUnsealable):
-		n.message.Decision = withReason(n.message.Decision, "handed on without an ARC seal: "+err.Error())
+		n.say("handed on without an ARC seal: " + err.Error())
 		return nil
 	case err != nil:
 		return err
 	}
-	n.message.Decision = withReason(n.message.Decision, "handed on with an ARC seal of "+a.sealer.Domain())
+	n.say("handed on with an ARC seal of " + a.sealer.Domain())
 	n.sent = append(set, n.sent...)
 	return nil
 }
@@ -52,7 +52,6 @@ func (a arrival) noteBroken(n *plan) {
 		return
 	}
 	for _, b := range brokenSignatures(a.header, n.sent) {
-		n.message.Decision = withReason(n.message.Decision,
-			"the DKIM-Signature of "+b.domain+" does not hold for what is handed on: it covers "+b.covers+", which our stamps change")
+		n.say("the DKIM-Signature of " + b.domain + " does not hold for what is handed on: it covers " + b.covers + ", which our stamps change")
 	}
 }

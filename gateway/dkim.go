@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/casegate/casegate/gateway/mailauth"
@@ -19,7 +18,7 @@ func (p pipeline) sign(n *plan, body func() (mailauth.BodyHash, error)) error {
 	if err != nil || why == "" {
 		return err
 	}
-	n.message.Decision.Reasons = append(slices.Clone(n.message.Decision.Reasons), "O13: "+why)
+	n.say("O13: " + why)
 	n.sent = append(fields, n.sent...)
 	return nil
 }

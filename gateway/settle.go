@@ -37,6 +37,11 @@ func (n *plan) tally(kind store.Tally, address string) {
 	n.tallies = append(n.tallies, store.TallyKey{Kind: kind, Address: address})
 }
 
+// say adds to the reasons of the decision what became of the bytes.
+func (n *plan) say(why string) {
+	n.message.Decision.Reasons = append(slices.Clone(n.message.Decision.Reasons), why)
+}
+
 // queued: something goes into the outbox.
 func (n plan) queued() bool { return len(n.deliveries) > 0 || n.ack != nil }
 
