@@ -87,6 +87,10 @@ func (c *cell) is(classes ...Class) bool         { return slices.Contains(classe
 func (c *cell) from(who ...Identity) bool        { return slices.Contains(who, c.sender.identity) }
 func (c *cell) known(state store.CaseState) bool { return c.onCase() && c.state == state }
 
+// toOneOutsider: an agent's mail that makes whom it is written to a customer. Who
+// that is must be known: while it isn't, the mail waits (I20).
+func (c *cell) toOneOutsider() bool { return c.from(Agent) && c.is(Human) && c.outsiders == 1 }
+
 // inboundRow is one row of rules §5.
 type inboundRow struct {
 	number string
@@ -112,8 +116,8 @@ func init() {
 		{"I9", "an agent's automatic reply on a case", func(c *cell) bool { return c.onCase() && c.from(Agent) && c.is(AutoReply) }, (*inbound).linkInternal},
 		{"I10", "an agent writes on a case", func(c *cell) bool { return c.onCase() && c.from(Agent) }, (*inbound).linkOutgoing},
 		{"I11", "an agent forwards one message", func(c *cell) bool { return c.from(Agent) && c.is(Human) && c.forwards }, (*inbound).embedded},
-		{"I12", "an agent writes to one outsider", func(c *cell) bool { return c.from(Agent) && c.is(Human) && c.outsiders == 1 }, (*inbound).openOutgoing},
-		{"I13", "an agent writes about no case", func(c *cell) bool { return c.from(Agent) }, except("agent-no-case")},
+		{"I12", "an agent writes to one outsider", func(c *cell) bool { return c.toOneOutsider() && !c.directoryOut }, (*inbound).openOutgoing},
+		{"I13", "an agent writes about no case", func(c *cell) bool { return c.from(Agent) && !c.toOneOutsider() }, except("agent-no-case")},
 		{"I14", "an automatic reply on a case", func(c *cell) bool { return c.onCase() && c.is(AutoReply) }, (*inbound).linkOnly},
 		{"I15", "an automatic reply about no case", func(c *cell) bool { return c.is(AutoReply) && !c.orphanCase }, except("orphan-auto-reply")},
 		{"I16", "a message on an active case", func(c *cell) bool { return c.known(store.Active) }, (*inbound).link},

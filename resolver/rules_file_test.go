@@ -25,7 +25,7 @@ var (
 		short("unknown", "unknown", "several From").allBut("other", "agent").allBut("any but asserted", "asserted")
 	mailClasses = newWords("loop", "unparsable", "dsn", "report", "auto-reply", "list", "auto-generated", "human")
 
-	ruleConditions = []string{"", "duplicate", "forwards one message", "one outsider", "orphan_auto off", "directory unknown", "flood"}
+	ruleConditions = []string{"", "duplicate", "forwards one message", "one outsider, known", "unless I12 waits", "orphan_auto off", "directory unknown", "flood"}
 	ruleActions    = []string{"duplicate", "exception", "link", "link internal", "link outgoing", "reopen", "open", "open outgoing", "open unverified", "as the embedded message"}
 	ruleCustomers  = []string{"-", "unchanged", "unchanged, newcomer", "the outsider", "new guest", "new unverified guest", "the contact",
 		"the contact, new guest if strict", "asserted contact or new guest", "as the embedded message"}

@@ -158,8 +158,10 @@ func (q square) meets(condition string) bool {
 		return q.repeats != ""
 	case "forwards one message":
 		return q.form == "forwards"
-	case "one outsider":
-		return q.form == "one outsider"
+	case "one outsider, known":
+		return q.form == "one outsider" && !q.out
+	case "unless I12 waits":
+		return q.form != "one outsider" || q.kind() != "human" || !q.out
 	case "orphan_auto off":
 		return !q.orphans
 	case "directory unknown":
