@@ -19,7 +19,7 @@ func (p pipeline) sign(n *plan, body func() (mailauth.BodyHash, error)) error {
 		return err
 	}
 	n.say("O13: " + why)
-	n.sent = append(fields, n.sent...)
+	n.sent = message.OnTop(n.sent, fields)
 	return nil
 }
 

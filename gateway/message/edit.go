@@ -67,6 +67,12 @@ func (e *Editor) Prepend(name, value string) {
 	e.prepend = append(e.prepend, newField{name, value})
 }
 
+// OnTop returns a block with whole fields, made elsewhere, where Prepend adds them.
+func OnTop(block, fields []byte) []byte {
+	top := NewEditor(Parse(block)).top()
+	return slices.Concat(block[:top], fields, block[top:])
+}
+
 // Append adds a field at the end, in call order, before the empty line.
 func (e *Editor) Append(name, value string) {
 	e.append = append(e.append, newField{name, value})

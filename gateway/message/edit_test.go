@@ -297,3 +297,19 @@ func FuzzEdit(f *testing.F) {
 		}
 	})
 }
+
+// What is made elsewhere goes where Prepend puts fields: nothing of the block may
+// become a part of it.
+func TestOnTop(t *testing.T) {
+	for block, want := range map[string]string{
+		"A: b\r\n\r\n":                     "X: y\r\nA: b\r\n\r\n",
+		" From: a\r\n b\r\nA: b\r\n\r\n":   " From: a\r\n b\r\nX: y\r\nA: b\r\n\r\n",
+		"From a Mon\r\n x\r\nA: b\r\n\r\n": "From a Mon\r\n x\r\nX: y\r\nA: b\r\n\r\n",
+		"no field\r\nA: b\r\n\r\n":         "X: y\r\nno field\r\nA: b\r\n\r\n",
+		"":                                 "X: y\r\n",
+	} {
+		if got := string(message.OnTop([]byte(block), []byte("X: y\r\n"))); got != want {
+			t.Errorf("%q: %q, want %q", block, got, want)
+		}
+	}
+}
