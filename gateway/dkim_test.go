@@ -346,6 +346,7 @@ var readOtherwise = map[string]bool{
 // Every mail of the corpus, sent by the desk, leaves with signatures that
 // verify.
 func TestCorpusIsSigned(t *testing.T) {
+	t.Parallel()
 	signers, records := signing(t)
 	o := desk(t, func(o *gateway.Options) { o.Signers = signers })
 	out := gateway.NewOutbound(o, gateway.Submitters{Setting: "send_as"})
