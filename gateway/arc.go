@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/casegate/casegate/gateway/mailauth"
+	"github.com/casegate/casegate/gateway/message"
 )
 
 // sealer is who seals what is handed on of an arrival (RFC 8617), the domain of
@@ -41,7 +42,7 @@ func (p *inbound) seal(n *plan, a arrival) error {
 		return err
 	}
 	n.say("handed on with an ARC seal of " + a.sealer.Domain())
-	n.sent = append(set, n.sent...)
+	n.sent = message.OnTop(n.sent, set)
 	return nil
 }
 
