@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -42,6 +43,12 @@ func desk(tb testing.TB, change func(*gateway.Options)) gateway.Options {
 // hand gives a message to a pipeline as a session would.
 func hand(tb testing.TB, h gateway.Handler, role gateway.Role, from, eml string, to ...string) (gateway.Receipt, error) {
 	tb.Helper()
+	return handBytes(tb, h, role, from, [][]byte{[]byte(eml)}, to...)
+}
+
+// handBytes is hand of a message in pieces.
+func handBytes(tb testing.TB, h gateway.Handler, role gateway.Role, from string, eml [][]byte, to ...string) (gateway.Receipt, error) {
+	tb.Helper()
 	ctx := context.Background()
 	env := &gateway.Envelope{Listener: "test", Role: role, Protocol: "ESMTP", Helo: "client.example"}
 	if from != "" {
@@ -55,8 +62,12 @@ func hand(tb testing.TB, h gateway.Handler, role gateway.Role, from, eml string,
 		return gateway.Receipt{}, err
 	}
 	defer sink.Discard()
-	if _, err := sink.Write([]byte(eml)); err != nil {
-		return gateway.Receipt{}, err
+	for _, piece := range eml {
+		for block := range slices.Chunk(piece, 64<<10) { // as a session does
+			if _, err := sink.Write(block); err != nil {
+				return gateway.Receipt{}, err
+			}
+		}
 	}
 	return h.Accept(ctx, env, sink)
 }

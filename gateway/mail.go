@@ -1,10 +1,12 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -30,7 +32,7 @@ func describe(env *Envelope, s *spool, h message.Header, now time.Time) resolver
 		ID: store.NewID(), NewCase: store.NewID(), NewContact: store.NewID(), Received: now,
 		EnvelopeFrom: env.From.String(), Header: h,
 		From: people.read("From"), To: people.read("To"), CC: people.read("Cc"), BCC: people.read("Bcc"),
-		Subject:    short(message.Decode(h.Get("Subject"))),
+		Subject:    subjectOf(h),
 		InReplyTo:  ids(h, "In-Reply-To"),
 		References: ids(h, "References"),
 	}
@@ -51,7 +53,7 @@ func describe(env *Envelope, s *spool, h message.Header, now time.Time) resolver
 			m.DerivedID = "derived." + s.digest()
 		}
 	}
-	m.TooManyHops = len(h.Values("Received")) > maxHops
+	m.TooManyHops = len(h.Named("Received")) > maxHops
 	switch {
 	case s.tooLong || h.TooLarge():
 		m.Unparsable = "its header is longer than 1 MiB or 10 000 fields"
@@ -76,8 +78,9 @@ func clean(block []byte) []byte {
 // What a stranger writes must not decide how much work and record a decision
 // makes.
 const (
-	maxAddresses = 1000 // of a header that are read
-	maxText      = 998  // bytes of a subject or display name: a line
+	maxAddresses = 1000   // of a header that are read
+	maxText      = 998    // bytes of a subject or display name: a line
+	maxIDs       = 10_000 // of the fields of one name, about
 )
 
 // addresses reads the address fields of a header until it has enough.
@@ -104,6 +107,14 @@ func addressOf(m message.Mailbox) *resolver.Address {
 	return &resolver.Address{Name: short(m.Name), Address: m.Address}
 }
 
+// subjectOf decodes no more of a subject than anybody reads.
+func subjectOf(h message.Header) string {
+	const read = 64 << 10
+	f, _ := h.First("Subject")
+	s := strings.Trim(f.Value(), " \t\r\n")
+	return short(message.Decode(s[:min(len(s), read)]))
+}
+
 func short(s string) string {
 	if len(s) <= maxText {
 		return s
@@ -117,8 +128,11 @@ func short(s string) string {
 
 func ids(h message.Header, name string) []string {
 	var list []string
-	for _, v := range h.Values(name) {
-		list = append(list, message.MessageIDs(v)...)
+	for _, f := range h.Named(name) {
+		list = append(list, message.MessageIDs(f.Value())...)
+		if len(list) >= maxIDs {
+			break
+		}
 	}
 	return list
 }
@@ -129,11 +143,16 @@ func ids(h message.Header, name string) []string {
 func contentHash(h message.Header, s *spool) string {
 	sum := sha256.New()
 	sum.Write(s.content.Sum(nil))
+	w := bufio.NewWriterSize(sum, 512)
 	for _, name := range []string{"From", "To", "Cc", "Subject", "Date"} {
 		for _, v := range h.Values(name) {
-			io.WriteString(sum, name+":"+v+"\n")
+			w.WriteString(name)
+			w.WriteByte(':')
+			w.WriteString(v)
+			w.WriteByte('\n')
 		}
 	}
+	w.Flush()
 	for _, junk := range h.Junk() {
 		sum.Write(h.Bytes()[junk.Start:junk.End])
 	}

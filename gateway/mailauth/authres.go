@@ -118,13 +118,17 @@ func (l *lexer) authRes() (a AuthRes, ok bool) {
 			return a, true
 		}
 		r, ok := l.resInfo()
-		if !ok {
+		if !ok || len(a.Results) == maxResults {
 			return AuthRes{}, false
 		}
 		a.Results = append(a.Results, r)
 	}
 	return a, true
 }
+
+// maxResults bounds what one value may cost: its results, and the properties and
+// comments of one of them. A value with more can't be used.
+const maxResults = 1000
 
 // payload reads the authserv-id and the version, up to a semicolon, the end,
 // or the equal sign that tells that it was none.
@@ -239,7 +243,7 @@ func (l *lexer) property(r *ResInfo) (ok bool) {
 		return true
 	}
 	r.Properties = append(r.Properties, p)
-	return true
+	return len(r.Properties) <= maxResults
 }
 
 // property returns the value of a property that is given exactly once.

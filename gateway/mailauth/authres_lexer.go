@@ -72,7 +72,7 @@ func (l *lexer) run(is func(c byte) bool) string {
 }
 
 // cfws skips white space and comments (RFC 5322 §3.2.2), which are kept; false
-// for a comment that is never closed.
+// for a comment that is never closed, and for too many of them.
 func (l *lexer) cfws() bool {
 	for {
 		l.run(isBlank)
@@ -80,7 +80,7 @@ func (l *lexer) cfws() bool {
 			return true
 		}
 		text, ok := l.comment()
-		if !ok {
+		if !ok || len(l.comments) == maxResults {
 			return false
 		}
 		l.comments = append(l.comments, text)

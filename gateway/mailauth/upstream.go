@@ -46,17 +46,13 @@ func Upstream(h message.Header, servID, fromDomain string) Verdict {
 		u.Words = u.Source + " gave no verdict: the header is too large to be read whole"
 		return u.Verdict
 	}
-	fields, broken := ofPeer(h, servID)
-	if len(fields) == 0 {
+	read, broken := ofPeer(h, servID, u.believe, u.doubt)
+	if read == 0 {
 		u.Words = u.Source + " gave no verdict: it wrote none"
 		if broken {
 			u.Words = u.Source + " gave no verdict: what it wrote says none or can't be read"
 		}
 		return u.Verdict
-	}
-	u.believe(fields[0])
-	for _, f := range fields[1:] {
-		u.doubt(f)
 	}
 	u.conclude(u.aligned && !u.denied)
 	if u.denied {
@@ -72,9 +68,10 @@ func Upstream(h message.Header, servID, fromDomain string) Verdict {
 	return u.Verdict
 }
 
-// ofPeer returns the fields to read, top to bottom; broken reports that one
-// with nothing to be read in it stands above all others.
-func ofPeer(h message.Header, servID string) (fields []AuthRes, broken bool) {
+// ofPeer has the fields of the peer read, top to bottom: the first, then each of
+// the others. It returns how many they are; broken reports that one with nothing
+// to be read in it stands above all others.
+func ofPeer(h message.Header, servID string, first, other func(AuthRes)) (read int, broken bool) {
 	id := servKey(servID)
 	if servID == NoServID {
 		id = ""
@@ -83,15 +80,20 @@ func ofPeer(h message.Header, servID string) (fields []AuthRes, broken bool) {
 		a, err := ParseAuthRes(f.Value())
 		switch {
 		case err == nil && a.ServID == id && a.Version == 1 && len(a.Results) > 0:
-			if slices.ContainsFunc(a.Results, isJudged) {
-				fields = append(fields, a)
+			if !slices.ContainsFunc(a.Results, isJudged) {
+				continue
 			}
-		case len(fields) > 0:
+			if read++; read == 1 {
+				first(a)
+			} else {
+				other(a)
+			}
+		case read > 0:
 		case err == nil && a.ServID == id, err != nil && id == "", id != "" && Claims(f.Value(), id):
-			return nil, true
+			return 0, true
 		}
 	}
-	return fields, false
+	return read, false
 }
 
 // isJudged tells the results that a verdict is made of (RFC 8601 §2.7.1,

@@ -39,7 +39,8 @@ func ParseList(value string) []Mailbox {
 // ParseListAll is ParseList that also returns where the entries stand that
 // can't be read.
 func ParseListAll(value string) (list []Mailbox, unread []Span) {
-	s := listScanner{lexer: lexer{v: value}}
+	n := min(strings.Count(value, ",")+strings.Count(value, ";")+1, strings.Count(value, "@"), maxEntries)
+	s := listScanner{lexer: lexer{v: value}, list: make([]Mailbox, 0, n)}
 	s.scan()
 	return s.list, s.unread
 }

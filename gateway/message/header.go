@@ -166,12 +166,19 @@ func (h Header) Values(name string) []string {
 
 // Get returns the text of the first field of a name, or "".
 func (h Header) Get(name string) string {
+	f, _ := h.First(name)
+	return f.Text()
+}
+
+// First returns the first field of a name, in any case. Its Text is "" if there
+// is none.
+func (h Header) First(name string) (f Field, ok bool) {
 	for _, f := range h.fields {
 		if f.is(name) {
-			return f.Text()
+			return f, true
 		}
 	}
-	return ""
+	return Field{}, false
 }
 
 func (f Field) is(name string) bool {

@@ -23,11 +23,11 @@ type lexer struct {
 	v string
 	i int
 
-	stray    bool    // such a one was met; the reader may reset it
-	unquoted bool    // no quote is closed from here on
-	open     []int32 // where the parentheses stand that are never closed
-	counted  bool    // open holds them all
-	lost     bool    // the count was wrong: no comments from here on
+	stray    bool     // such a one was met; the reader may reset it
+	unquoted bool     // no quote is closed from here on
+	open     []uint64 // a bit for each byte from counted on: a parenthesis that is never closed
+	counted  int      // where open begins; it holds all from there on
+	lost     bool     // the count was wrong: no comments from here on
 }
 
 // next returns the next element and where it starts; it ends at l.i.
@@ -134,28 +134,42 @@ func (l *lexer) closing() (end int) {
 }
 
 // countOpen finds all parentheses from l.i on that are never closed, so that
-// none of them is tried again. Once is enough; should it not be, no further
-// comment is looked for.
+// none of them is tried again: from behind, those that find none left to close
+// them. Once is enough; should it not be, no further comment is looked for.
 func (l *lexer) countOpen() {
-	l.lost, l.counted = l.counted, true
-	for i := l.i; i < len(l.v) && !l.lost; i++ {
-		switch l.v[i] {
-		case '\\':
-			i++
-		case '(':
-			l.open = append(l.open, int32(i))
-		case ')':
-			l.open = l.open[:max(len(l.open)-1, 0)]
+	if l.open != nil {
+		l.lost = true
+		return
+	}
+	l.counted, l.open = l.i, make([]uint64, (len(l.v)-l.i+63)/64)
+	closed := 0
+	for i := len(l.v) - 1; i >= l.i; i-- {
+		switch c := l.v[i]; {
+		case c != '(' && c != ')', l.escaped(i):
+		case c == ')':
+			closed++
+		case closed > 0:
+			closed--
+		default:
+			at := i - l.counted
+			l.open[at/64] |= 1 << (at % 64)
 		}
 	}
 }
 
+// escaped reports an odd number of backslashes before i.
+func (l *lexer) escaped(i int) bool {
+	n := i
+	for n > l.i && l.v[n-1] == '\\' {
+		n--
+	}
+	return (i-n)%2 == 1
+}
+
 // knownOpen reports that the parenthesis at l.i is known to be never closed.
 func (l *lexer) knownOpen() bool {
-	for len(l.open) > 0 && int(l.open[0]) < l.i {
-		l.open = l.open[1:]
-	}
-	return len(l.open) > 0 && int(l.open[0]) == l.i
+	at := l.i - l.counted
+	return l.open != nil && l.open[at/64]&(1<<(at%64)) != 0
 }
 
 // literalEnd returns the end of the domain literal at l.i, or 0.
@@ -200,8 +214,11 @@ func (l *lexer) angleEnd() (end int, closed bool) {
 }
 
 // displayName makes the text of a phrase or comment from its raw form: quotes
-// undone, comments left out, encoded words decoded, white space collapsed.
+// undone, comments left out, encoded words decoded, white space collapsed. What
+// is longer than anybody reads is cut off.
 func displayName(raw string) string {
+	const maxName = 64 << 10
+	raw = raw[:min(len(raw), maxName)]
 	if isSimpleName(raw) {
 		return raw
 	}

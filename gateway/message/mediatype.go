@@ -13,14 +13,17 @@ type MediaType struct {
 	params map[string]string // by lower-case name, as written apart from quotes
 }
 
-// maxParams bounds what one value may cost; further parameters aren't read.
-const maxParams = 200
+// What one value may cost; further bytes and parameters aren't read.
+const (
+	maxMediaType = 64 << 10
+	maxParams    = 200
+)
 
 // ParseMediaType reads a value, folded or not. It never fails: what can't be
 // read is passed over, and a quote that is never closed ends with the value.
 // The first parameter of a name counts.
 func ParseMediaType(value string) MediaType {
-	value = strings.TrimLeft(Unfold(value), " \t")
+	value = strings.TrimLeft(Unfold(value[:min(len(value), maxMediaType)]), " \t")
 	n := strings.IndexAny(value, "; \t(")
 	if n < 0 {
 		n = len(value)

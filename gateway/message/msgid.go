@@ -2,8 +2,10 @@ package message
 
 import "strings"
 
-// maxMessageID is the longest id that is read: it must fit a line.
-const maxMessageID = 998
+const (
+	maxMessageID  = 998    // the longest id that is read: it must fit a line
+	maxMessageIDs = 10_000 // of a value; what follows is not read
+)
 
 // MessageIDs returns the ids of a Message-ID, In-Reply-To or References value
 // (RFC 5322 §3.6.4), folded or not, in order, without angle brackets. Whatever
@@ -15,7 +17,7 @@ func MessageIDs(value string) []string {
 		return bareID(value)
 	}
 	var ids []string
-	for {
+	for len(ids) < maxMessageIDs {
 		open := strings.IndexByte(value, '<')
 		if open < 0 {
 			return ids
@@ -34,6 +36,7 @@ func MessageIDs(value string) []string {
 		}
 		value = value[end+1:]
 	}
+	return ids
 }
 
 func bareID(value string) []string {

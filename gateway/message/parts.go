@@ -161,7 +161,8 @@ func (w *Walker) begin(h Header) (*Part, error) {
 	if p.Depth > MaxDepth {
 		return nil, ErrTooDeep
 	}
-	p.MediaType = ParseMediaType(h.Get("Content-Type"))
+	kind, _ := h.First("Content-Type")
+	p.MediaType = ParseMediaType(kind.Value())
 	standard := "text/plain" // RFC 2045 §5.2, for what can't be read too
 	if p.Depth > 0 {
 		in := &w.stack[p.Depth-1]

@@ -141,6 +141,10 @@ func (r *reporter) readStatus(p *Part, kind ReportKind) error {
 	for len(b) > 0 {
 		var f Finder
 		n, _ := f.Feed(b)
+		if isEmptyLine(b[:n]) {
+			b = b[n:]
+			continue
+		}
 		h := Parse(b[:n])
 		r.Recipients = addRecipients(r.Recipients, h)
 		r.addDisposition(h)
