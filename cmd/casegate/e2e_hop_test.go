@@ -25,6 +25,9 @@ type nextHop struct {
 	mu   sync.Mutex
 	got  []arrived
 	more chan struct{}
+
+	defers   int       // so many messages are read and not taken: 451
+	deferred []arrived // those
 }
 
 // refusedDomain is one that no next hop takes mail for.
@@ -130,8 +133,12 @@ func (s *hopSession) Data(r io.Reader) error {
 	}
 	s.msg.eml = parseEML(undotted)
 	s.hop.mu.Lock()
+	defer s.hop.mu.Unlock()
+	if len(s.hop.deferred) < s.hop.defers {
+		s.hop.deferred = append(s.hop.deferred, s.msg)
+		return &smtp.SMTPError{Code: 451, EnhancedCode: smtp.EnhancedCode{4, 3, 0}, Message: "come again"}
+	}
 	s.hop.got = append(s.hop.got, s.msg)
-	s.hop.mu.Unlock()
 	select {
 	case s.hop.more <- struct{}{}:
 	default:
