@@ -331,6 +331,33 @@ func TestExternal(t *testing.T) {
 	}
 }
 
+// TestTLSFacts: how a message's session was secured is told of it, and whom the
+// client's certificate names; only one of ours is believed.
+func TestTLSFacts(t *testing.T) {
+	p, strangers := newTLS(t, quiet), newAuthority(t)
+	h := &testHandler{}
+	l := listen(t, h, func(o *ListenerOptions) { o.TLSMode, o.TLS, o.Authenticator = TLSStart, p.server, desk })
+	ours, theirs := p.agent(nil), strangers.agent(nil)
+	for i, x := range []struct {
+		pair        *tls.Certificate
+		name, trust string
+	}{{nil, "", ""}, {&ours, "kim@city.example", "verified"}, {&theirs, "kim@city.example", "unverified"}} {
+		config := p.client()
+		if x.pair != nil {
+			config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return x.pair, nil }
+		}
+		c := secured(t, l, config)
+		c.do("EHLO client.test", "250")
+		c.begin()
+		c.send("x\r\n.\r\n")
+		c.expect("250")
+		f := h.got()[i].env.TLS
+		if f == nil || f.Version != "TLS 1.3" || !strings.HasPrefix(f.Cipher, "TLS_") || f.Peer != x.name || f.Trust != x.trust || (len(f.Pin) == 64) != (x.pair != nil) {
+			t.Errorf("%d: %+v", i, f)
+		}
+	}
+}
+
 // TestAuthDuringShutdown: who is asked for his password hears that we go.
 func TestAuthDuringShutdown(t *testing.T) {
 	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.Authenticator, o.AuthWithoutTLS = desk, true })

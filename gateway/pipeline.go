@@ -54,6 +54,13 @@ func envelopeRecord(env *Envelope, m resolver.Mail) store.Envelope {
 	if env.Peer.IsValid() {
 		e.Peer = env.Peer.String()
 	}
+	e.Login, e.TLS = env.Login, env.TLS
+	if c := env.Client; c.Name != "" || c.Helo != "" || c.Addr.IsValid() {
+		e.Client = &store.Client{Name: c.Name, Helo: c.Helo}
+		if c.Addr.IsValid() {
+			e.Client.Address = c.Addr.String()
+		}
+	}
 	return e
 }
 

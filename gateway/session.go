@@ -9,6 +9,8 @@ import (
 	"net/netip"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/casegate/casegate/store"
 )
 
 // Role says which pipeline a listener feeds.
@@ -31,6 +33,7 @@ type Envelope struct {
 	PeerHost  string     // as XCLIENT says; empty: unknown
 	Helo      string     // printable ASCII, at most 255 bytes; anything else in it is a ?
 	Login     string     // the address of the agent who signed in; empty: nobody did
+	TLS       *store.TLS // how the session is secured; nil: in the clear
 	Client    Client     // from whom a trusted peer has the mail, as XFORWARD says; zero: not said
 
 	From         Path
@@ -156,6 +159,7 @@ func (s *session) envelope() *Envelope {
 		PeerHost:  w.peerHost,
 		Helo:      plainText(cmp.Or(w.helo, s.conn.Hostname()), 255),
 		Login:     w.login,
+		TLS:       w.secured,
 	}
 	if w.forwarded != nil {
 		env.Client = *w.forwarded

@@ -1,14 +1,19 @@
 package gateway
 
 import (
+	"cmp"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
+
+	"github.com/casegate/casegate/store"
 )
 
 // TLSMode says when a listener's connections are encrypted.
@@ -90,6 +95,23 @@ func (t *ServerTLS) verified(s tls.ConnectionState) []string {
 		names = append(names, cert.Subject.CommonName)
 	}
 	return names
+}
+
+// facts is what is recorded of a session: how it is secured, and whom the client's
+// certificate names, if it showed one.
+func (t *ServerTLS) facts(s tls.ConnectionState) *store.TLS {
+	f := &store.TLS{Version: tls.VersionName(s.Version), Cipher: tls.CipherSuiteName(s.CipherSuite)}
+	if len(s.PeerCertificates) == 0 {
+		return f
+	}
+	cert := s.PeerCertificates[0]
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	f.Pin, f.Trust = hex.EncodeToString(sum[:]), "unverified"
+	f.Peer = plainText(cmp.Or(append(cert.EmailAddresses, cert.Subject.CommonName)...), 255)
+	if names := t.verified(s); len(names) > 0 {
+		f.Peer, f.Trust = plainText(names[0], 255), "verified"
+	}
+	return f
 }
 
 // watched is what some files hold, read again when they change.

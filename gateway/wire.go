@@ -13,6 +13,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/casegate/casegate/store"
 )
 
 // The states of a connection. "->" is the next state; "answer" is a reply of
@@ -130,6 +132,7 @@ type wire struct {
 	socket   net.Conn // the connection itself: deadlines, and an end from outside
 	raw      net.Conn // what is read and written: socket, or the TLS on it
 	tls      *tls.Conn
+	secured  *store.TLS // what is recorded of tls
 	opts     *ListenerOptions
 	log      *slog.Logger
 	ctx      context.Context

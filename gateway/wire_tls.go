@@ -49,6 +49,7 @@ func (w *wire) secure() bool {
 		return false
 	}
 	w.raw, w.tls = conn, conn
+	w.secured = w.opts.TLS.facts(conn.ConnectionState())
 	return true
 }
 

@@ -222,6 +222,17 @@ type Envelope struct {
 	Helo       string   `json:"helo,omitempty"`
 	From       string   `json:"from"` // empty: the null reverse-path
 	Recipients []string `json:"recipients"`
+	Login      string   `json:"login,omitempty"`  // of the agent who signed in
+	TLS        *TLS     `json:"tls,omitempty"`    // how the session was secured; none: in the clear
+	Client     *Client  `json:"client,omitempty"` // from whom the peer had it, as a trusted one said (XFORWARD)
+}
+
+// Client is a mail client as another mail system tells of it. What is empty was
+// not said.
+type Client struct {
+	Name    string `json:"name,omitempty"` // of its host
+	Address string `json:"address,omitempty"`
+	Helo    string `json:"helo,omitempty"`
 }
 
 // Archived is what the archive holds of a message; sizes in bytes, digests hex
@@ -375,13 +386,14 @@ type Attempt struct {
 	TLS       *TLS      `json:"tls,omitempty"`       // how the session was secured; none: in the clear, or there was none
 }
 
-// TLS is how a session with a next hop was secured.
+// TLS is how a session was secured: with a next hop, or the one by which a
+// message came. There the certificate is the client's, if it showed one.
 type TLS struct {
 	Version string `json:"version"` // TLS 1.3
 	Cipher  string `json:"cipher"`
-	Peer    string `json:"peer,omitempty"` // what the certificate is made out to
-	Pin     string `json:"pin"`            // SHA-256 of its public key (SPKI), in hex
-	Trust   string `json:"trust"`          // verified, pinned, or unverified
+	Peer    string `json:"peer,omitempty"`  // whom the certificate names
+	Pin     string `json:"pin,omitempty"`   // SHA-256 of its public key (SPKI), in hex
+	Trust   string `json:"trust,omitempty"` // verified, pinned, or unverified
 }
 
 // Installation is made once, in the store, at its first start: what signs and

@@ -156,6 +156,13 @@ func (p *program) message(w io.Writer, m console.MessageDetail) {
 	}
 	say(w, 1, "message-id", m.MessageID)
 	say(w, 1, "came by", fmt.Sprintf("listener %s, peer %s, helo %s", m.Envelope.Listener, cmp.Or(m.Envelope.Peer, "-"), cmp.Or(m.Envelope.Helo, "-")))
+	if t := m.Envelope.TLS; t != nil {
+		say(w, 1, "secured", securedBy(*t))
+	}
+	say(w, 1, "signed in", m.Envelope.Login)
+	if c := m.Envelope.Client; c != nil {
+		say(w, 1, "for", fmt.Sprintf("client %s, name %s, helo %s, as the peer says", cmp.Or(c.Address, "-"), cmp.Or(c.Name, "-"), cmp.Or(c.Helo, "-")))
+	}
 	say(w, 1, "envelope", fmt.Sprintf("<%s> to %s", m.Envelope.From, strings.Join(m.Envelope.Recipients, ", ")))
 	say(w, 1, "mailboxes", strings.Join(m.Mailboxes, ", "))
 	say(w, 1, "received", fmt.Sprintf("%d bytes, sha256 %s", m.Archived.ReceivedSize, m.Archived.ReceivedSHA256))
@@ -197,4 +204,13 @@ func (p *program) deliveryLines(w io.Writer, depth int, d store.Delivery) {
 		}
 		say(w, depth, "attempt", line)
 	}
+}
+
+// securedBy tells how a message came.
+func securedBy(t store.TLS) string {
+	text := t.Version + ", " + t.Cipher
+	if t.Trust != "" {
+		text += fmt.Sprintf(", client certificate of %s, %s, key %s", cmp.Or(t.Peer, "nobody"), t.Trust, t.Pin)
+	}
+	return text
 }

@@ -197,6 +197,8 @@ func TestXForward(t *testing.T) {
 		script string
 	}{
 		{"told", store.Envelope{Peer: "192.0.2.7", Helo: "mail.x.example [evil]"}, true, offers + "C: XFORWARD NAME=[UNAVAILABLE] ADDR=192.0.2.7 HELO=mail.x.example+20[evil] SOURCE=REMOTE\nS: 250 ok\n"},
+		{"told of another", store.Envelope{Peer: "127.0.0.1", Helo: "mx", Client: &store.Client{Name: "mail.x.example", Address: "192.0.2.7", Helo: "x"}}, true, offers + "C: XFORWARD NAME=mail.x.example ADDR=192.0.2.7 HELO=x SOURCE=REMOTE\nS: 250 ok\n"},
+		{"another, of whom little is known", store.Envelope{Peer: "127.0.0.1", Client: &store.Client{Helo: "x"}}, true, offers},
 		{"IPv6", store.Envelope{Peer: "2001:db8::7"}, true, offers + "C: XFORWARD NAME=[UNAVAILABLE] ADDR=IPV6:2001:db8::7 SOURCE=REMOTE\nS: 501 what?\n"},
 		{"not wanted", store.Envelope{Peer: "192.0.2.7"}, false, offers},
 		{"not offered", store.Envelope{Peer: "192.0.2.7"}, true, eight},

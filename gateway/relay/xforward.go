@@ -1,10 +1,13 @@
 package relay
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/casegate/casegate/store"
 )
 
 // maxXForward keeps the command within a line (RFC 5321 §4.5.3.1.4).
@@ -34,7 +37,11 @@ func (t *transaction) forward() error {
 
 // forwarding is the command for a message; empty if there is nothing to tell.
 func (l *letter) forwarding(takes []string) string {
-	peer, err := netip.ParseAddr(l.envelope.Peer)
+	from := store.Client{Address: l.envelope.Peer, Helo: l.envelope.Helo}
+	if c := l.envelope.Client; c != nil { // our peer had it from another, and said so
+		from = *c
+	}
+	peer, err := netip.ParseAddr(from.Address)
 	if err != nil {
 		return ""
 	}
@@ -44,7 +51,7 @@ func (l *letter) forwarding(takes []string) string {
 	}
 	line := "XFORWARD"
 	for _, a := range [][2]string{
-		{"NAME", "[UNAVAILABLE]"}, {"ADDR", address}, {"HELO", l.envelope.Helo},
+		{"NAME", cmp.Or(from.Name, "[UNAVAILABLE]")}, {"ADDR", address}, {"HELO", from.Helo},
 		{"IDENT", strings.ReplaceAll(l.id.String(), "-", "")}, {"SOURCE", "REMOTE"},
 	} {
 		part := string(appendXtext([]byte(" "+a[0]+"="), a[1]))
