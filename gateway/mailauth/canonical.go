@@ -58,18 +58,21 @@ type bodyWriter struct {
 	any   bool // there is content
 }
 
-func newBodyWriter(c canon) *bodyWriter { return &bodyWriter{canon: c, hash: sha256.New()} }
+func newBodyWriter(c canon) *bodyWriter {
+	return &bodyWriter{canon: c, hash: sha256.New(), out: make([]byte, 0, 4<<10)}
+}
 
 var (
 	endings  = map[canon]*[256]bool{simple: {'\r': true, '\n': true}, relaxed: {'\r': true, '\n': true, ' ': true, '\t': true}}
 	emptyRun = bytes.Repeat([]byte("\r\n"), 512)
+	oneBlank = []byte(" ")
 )
 
 func (w *bodyWriter) Write(p []byte) (int, error) {
 	n, special := len(p), endings[w.canon]
 	for len(p) > 0 {
 		i := 0
-		for i < len(p) && !special[p[i]] {
+		for i < len(p) && (!special[p[i]] || i > 0 && p[i] == ' ' && i+1 < len(p) && !special[p[i+1]]) { // one blank between words stays
 			i++
 		}
 		if i > 0 {
@@ -90,15 +93,26 @@ func (w *bodyWriter) Write(p []byte) (int, error) {
 		}
 		p = p[1:]
 	}
-	w.hash.Write(w.out)
-	w.out = w.out[:0]
 	return n, nil
+}
+
+// put hashes bytes, small ones many at a time.
+func (w *bodyWriter) put(p []byte) {
+	if len(w.out)+len(p) > cap(w.out) {
+		w.hash.Write(w.out)
+		w.out = w.out[:0]
+	}
+	if len(p) > cap(w.out) {
+		w.hash.Write(p)
+		return
+	}
+	w.out = append(w.out, p...)
 }
 
 func (w *bodyWriter) flushCR() {
 	if w.cr {
 		w.cr = false
-		w.content([]byte{'\r'})
+		w.content(emptyRun[:1])
 	}
 }
 
@@ -106,18 +120,14 @@ func (w *bodyWriter) content(p []byte) {
 	w.flushCR()
 	for w.ends > 0 {
 		n := min(w.ends, len(emptyRun)/2)
-		w.out = append(w.out, emptyRun[:2*n]...)
+		w.put(emptyRun[:2*n])
 		w.ends -= n
-		if len(w.out) > 64<<10 {
-			w.hash.Write(w.out)
-			w.out = w.out[:0]
-		}
 	}
 	if w.blank {
 		w.blank = false
-		w.out = append(w.out, ' ')
+		w.put(oneBlank)
 	}
-	w.out = append(w.out, p...)
+	w.put(p)
 	w.any = true
 }
 
@@ -137,9 +147,11 @@ func hashBody(ctx context.Context, body io.Reader, wanted map[canon]bool) (map[c
 	for c := range wanted {
 		writers[c] = newBodyWriter(c)
 	}
-	buf := make([]byte, 64<<10)
-	idle := 0
-	for body != nil && len(writers) > 0 {
+	if body == nil || len(writers) == 0 {
+		return sums(writers), nil
+	}
+	buf := make([]byte, 32<<10)
+	for idle := 0; ; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -160,11 +172,15 @@ func hashBody(ctx context.Context, body io.Reader, wanted map[canon]bool) (map[c
 			return nil, io.ErrNoProgress
 		}
 	}
-	sums := map[canon][]byte{}
+	return sums(writers), nil
+}
+
+func sums(writers map[canon]*bodyWriter) map[canon][]byte {
+	list := map[canon][]byte{}
 	for c, w := range writers {
-		sums[c] = w.sum()
+		list[c] = w.sum()
 	}
-	return sums, nil
+	return list
 }
 
 // picker finds the fields that signatures cover (RFC 6376 §5.4.2).
