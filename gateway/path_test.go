@@ -118,6 +118,8 @@ func TestPathView(t *testing.T) {
 	}
 }
 
+// FuzzPath: an address is refused by a verdict, or has one @ without its quotes,
+// nothing that could end it, and reads the same again.
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"<a@b>", `<"a\"@b"@c>`, "<@a:b@c>", "<>", "a@[1.2.3.4]"} {
 		f.Add(s)

@@ -179,7 +179,8 @@ func checkSpans(t testing.TB, h message.Header) {
 	}
 }
 
-// Property: nothing of the input is lost, and no text holds a line break.
+// Property: fields, junk and body are the input, byte for byte; and no text holds
+// a line break.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("From x\r\nA: b\r\n c\r\nno\r\n\r\nbody"))
 	f.Add([]byte(" \nA :b\n\n"))

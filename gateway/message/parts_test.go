@@ -352,6 +352,9 @@ func TestWalkCorpus(t *testing.T) {
 	t.Logf("%d parts", parts)
 }
 
+// Property: a walk ends; without a cap it has read all of the body; its parts are
+// spans of the body, in order, and the same however the body is read; reports and
+// embedded messages are found within the caps.
 func FuzzWalk(f *testing.F) {
 	f.Add("Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: message/rfc822\n\nSubject: a\n\none\n--x\n\ntwo\n--x--\n")
 	f.Add("Content-Type: multipart/digest; boundary=\"x--\"\r\n\r\n--x--\r\nContent-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\n\r\n--x----")
