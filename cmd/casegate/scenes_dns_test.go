@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/casegate/casegate/gateway/mailauth"
+	"github.com/casegate/casegate/gateway/message"
 )
 
 // dnsServer is a real DNS server on loopback, over UDP, with TXT records only.
@@ -152,4 +155,31 @@ func (s *stage) signMail(m *sentMail, domain string) error {
 	fields, err := signer.Sign(append(header, "\r\n\r\n"...), sum)
 	m.eml = append(fields, m.eml...)
 	return err
+}
+
+// makeKey makes a key for the gateway to sign with, and publishes its record.
+func (s *stage) makeKey() {
+	text, key, err := mailauth.KeyGen("ed25519", 0, "city.example", "scene")
+	if err == nil {
+		err = os.WriteFile(s.keyFile(), text, 0o600)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.dns.set(key.RecordName(), strings.Join(key.Record(), ""))
+}
+
+func (s *stage) keyFile() string { return filepath.Join(s.dir, "dkim.key") }
+
+// signedBy looks at the signature of a domain on a mail as who gets it does.
+func (s *stage) signedBy(m eml, domain string) error {
+	header, body, _ := bytes.Cut(m.raw, []byte("\r\n\r\n"))
+	checker := mailauth.Checker{Resolver: mailauth.NewResolver(s.dns.address)}
+	v := checker.Check(s.t.Context(), mailauth.CheckRequest{
+		FromDomain: domain, Header: message.Parse(append(bytes.Clone(header), "\r\n\r\n"...)), Body: bytes.NewReader(body),
+	})
+	if v.DKIM != mailauth.Pass || v.DKIMDomain != domain {
+		return fmt.Errorf("no signature of %s verifies: %s", domain, v.Words)
+	}
+	return nil
 }

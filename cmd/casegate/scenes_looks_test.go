@@ -171,6 +171,11 @@ func (s *stage) compare(m arrived, block []string) error {
 			if got := m.named(rest); len(got) > 0 {
 				return fmt.Errorf("there is %q", got)
 			}
+		case word == "signed":
+			named = append(named, "DKIM-Signature")
+			if err := s.signedBy(m.eml, strings.TrimPrefix(rest, "by ")); err != nil {
+				return err
+			}
 		case word == "nowhere":
 			if bytes.Contains(bytes.ToLower(m.wire), bytes.ToLower([]byte(rest))) || strings.Contains(m.from, rest) {
 				return fmt.Errorf("%s shows", rest)

@@ -103,7 +103,11 @@ func newStage(t *testing.T, config string) *stage {
 	opening.Lock()
 	defer opening.Unlock()
 	s.dir = t.TempDir()
-	places := strings.NewReplacer("DIRECTORY", outside.URL+"/people?email={address}", "DIR", s.dir, "NAMESERVER", s.dns.address, "DESK", s.desk.url, "WORLD", s.world.url)
+	if strings.Contains(config, "DKIMKEY") {
+		s.makeKey()
+	}
+	places := strings.NewReplacer("DIRECTORY", outside.URL+"/people?email={address}", "DIR", s.dir, "NAMESERVER", s.dns.address, "DESK", s.desk.url, "WORLD", s.world.url,
+		"DKIMKEY", s.keyFile())
 	text, err := mergeYAML(places.Replace(sceneConfig), places.Replace(config))
 	if err == nil {
 		err = os.WriteFile(s.configFile(), text, 0o600)
