@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/casegate/casegate/gateway"
 	"github.com/casegate/casegate/gateway/relay"
+	"github.com/casegate/casegate/store"
 	"github.com/casegate/casegate/store/bolt"
 )
 
@@ -25,6 +27,7 @@ type metrics struct {
 	took        map[gateway.Role]prometheus.Observer
 	decisions   *counters // rule, role
 	exceptions  *counters // reason
+	senders     *counters // verdict
 	refusals    *counters // listener, code
 	deliveries  *counters // role, outcome
 	reloads     *counters // outcome
@@ -48,6 +51,7 @@ func newMetrics() *metrics {
 	m.repeated = m.vec("casegate_repeated_total", "Copies of a message that was there already (rule I1).", "role")
 	m.decisions = m.vec("casegate_decisions_total", "Decisions that a rule had part in.", "rule", "role")
 	m.exceptions = m.vec("casegate_exceptions_total", "Messages put on the exceptions list, by reason.", "reason")
+	m.senders = m.vec("casegate_senders_checked_total", "Messages whose sender was checked: pass, forged, unverified, temperror.", "verdict")
 	m.refusals = m.vec("casegate_refusals_total", "Senders, recipients and messages answered 4xx or 5xx by a rule, a pipeline or a connection bound.", "listener", "code")
 	m.deliveries = m.vec("casegate_delivery_attempts_total", "Delivery attempts by outcome: delivered, deferred, failed; ambiguous: the next hop may have taken it.", "role", "outcome")
 	m.reloads = m.vec("casegate_reloads_total", "Reloads of the configuration: done, refused.", "outcome")
@@ -107,6 +111,23 @@ func (m *metrics) onAccepted(a gateway.Accepted) {
 	if reason := a.Message.Exception; reason != "" {
 		m.exceptions.With(reason).Inc()
 	}
+	if found := a.Message.Authentication; found != nil {
+		m.senders.With(verdictOf(*found)).Inc()
+	}
+}
+
+// verdictOf is what a check of the sender comes to. temperror: it could not be
+// told, for the DNS.
+func verdictOf(a store.Authentication) string {
+	switch {
+	case a.Forged:
+		return "forged"
+	case a.AlignedPass:
+		return "pass"
+	case slices.Contains([]string{a.DMARC, a.SPF, a.DKIM}, "temperror"):
+		return "temperror"
+	}
+	return "unverified"
 }
 
 // onAttempt counts what came of an attempt at a delivery.

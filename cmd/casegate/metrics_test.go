@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
 	"strconv"
 	"strings"
@@ -79,6 +80,23 @@ func sample(text, series string) float64 {
 		}
 	}
 	return -1
+}
+
+// TestSendersAreCounted: each message that was checked once, by what was found.
+func TestSendersAreCounted(t *testing.T) {
+	m := newMetrics()
+	for _, a := range []*store.Authentication{
+		nil, {DMARC: "pass", AlignedPass: true}, {DMARC: "none", SPF: "pass", AlignedPass: true, DKIM: "temperror"}, {DMARC: "fail", Forged: true},
+		{DMARC: "temperror"}, {DMARC: "none", SPF: "temperror"}, {DMARC: "fail", Policy: "none"}, {DMARC: "none", SPF: "softfail"}, {},
+	} {
+		m.onAccepted(gateway.Accepted{Role: gateway.RoleInbound, Message: store.Message{Authentication: a}})
+		m.onAccepted(gateway.Accepted{Role: gateway.RoleInbound, Message: store.Message{Authentication: a}, Repeats: true})
+	}
+	w := httptest.NewRecorder()
+	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for verdict, want := range map[string]float64{"pass": 2, "forged": 1, "temperror": 2, "unverified": 3} {
+		same(t, verdict, sample(w.Body.String(), fmt.Sprintf(`casegate_senders_checked_total{verdict=%q}`, verdict)), want)
+	}
 }
 
 // TestMetrics: what happens shows at /metrics, and nothing that a mail says or

@@ -2,13 +2,17 @@ package mailauth
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // run checks and takes the time.
@@ -321,4 +325,35 @@ func BenchmarkBody(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A body hashes as RFC 6376 §3.4.3 and §3.4.4 say, whatever it is made of; here
+// they are done slowly, word by word.
+func TestBodyCanonicalisation(t *testing.T) {
+	slowly := func(c canon, text string) []byte {
+		lines := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
+		for i := range lines {
+			if c == relaxed {
+				lines[i] = strings.TrimRight(regexp.MustCompile(`[ \t]+`).ReplaceAllString(lines[i], " "), " ")
+			}
+		}
+		text = strings.TrimRight(strings.Join(lines, "\n"), "\n")
+		if text != "" || c == simple {
+			text += "\n"
+		}
+		sum := sha256.Sum256([]byte(strings.ReplaceAll(text, "\n", "\r\n")))
+		return sum[:]
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		text := strings.Join(rapid.SliceOf(rapid.SampledFrom([]string{"a", "bc", " ", "\t", "\r\n", "\n", "\r", ".", strings.Repeat("x", 5000)})).Draw(t, "text"), "")
+		cut := rapid.IntRange(0, len(text)).Draw(t, "cut")
+		for _, c := range []canon{simple, relaxed} {
+			w := newBodyWriter(c)
+			w.Write([]byte(text[:cut]))
+			w.Write([]byte(text[cut:]))
+			if !bytes.Equal(w.sum(), slowly(c, text)) {
+				t.Fatalf("%s of %q cut at %d", c, text, cut)
+			}
+		}
+	})
 }
