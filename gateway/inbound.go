@@ -68,15 +68,33 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err
 	}
-	p.read(ctx, &a)
-	v.signs = v.signs || a.sealer != nil
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
 	a.ack, a.ackID = &ackBody{}, store.NewID()
 	defer a.ack.discard()
+	var err error
+	for range maxTries {
+		var r Receipt
+		err = p.guarded(&a, func() error { p.read(ctx, &a); return nil })
+		if err == nil {
+			if r, err = p.settle(ctx, v, &a); !isDefect(err) {
+				return r, err
+			}
+		}
+	}
+	p.setAside(&a, err)
+	return p.settle(ctx, v, &a)
+}
+
+// settle decides on an arrival and records it.
+func (p *inbound) settle(ctx context.Context, v handover, a *arrival) (Receipt, error) {
+	v.signs = v.signs || a.sealer != nil
 	query := resolver.Ask(a.mail, p.Settings)
 	return settle(ctx, p.pipeline, v,
 		func(r store.Reader) (store.Facts, error) { return r.Facts(query) },
-		func(f store.Facts) (plan, error) { return p.plan(ctx, a, f) })
+		func(f store.Facts) (n plan, err error) {
+			err = p.guarded(a, func() (err error) { n, err = p.plan(ctx, *a, f); return err })
+			return n, err
+		})
 }
 
 // read finds out what the rules know of an arrival, with what its listener is

@@ -46,6 +46,14 @@ func Parse(block []byte) Header {
 	return h
 }
 
+// Opaque is a header block of which nothing is read: all of it is junk, and it
+// counts as TooLarge.
+func Opaque(block []byte) Header {
+	h := Header{block: block, text: unsafe.String(unsafe.SliceData(block), len(block))}
+	h.scan(0)
+	return h
+}
+
 // scan reads as many fields as it may; the others become junk.
 func (h *Header) scan(limit int) {
 	h.fields = make([]Field, 0, min(strings.Count(h.text, "\n")+1, limit))

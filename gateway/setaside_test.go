@@ -1,0 +1,65 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/store"
+)
+
+// TestPanicsOverAMessage: a message that makes us panic, while it is read or
+// decided on, is tried three times and then archived unread, on the exceptions
+// list; its sender hears 250 and does not come again with it, and the next
+// message finds nothing amiss (security 27).
+func TestPanicsOverAMessage(t *testing.T) {
+	const eml = "From: a@x.example\r\nTo: 311@city.example\r\nSubject: poison\r\nX-Case-Ref: forged\r\n\r\nbody\r\n"
+	for _, stage := range []string{"reading", "deciding"} {
+		for _, times := range []int{0, 1, 2, 3, 100} {
+			left, tried := times, 0
+			trap := func(at string) {
+				if at == stage {
+					if tried++; left > 0 {
+						left--
+						panic("a defect")
+					}
+				}
+			}
+			var log bytes.Buffer
+			o := desk(t, func(o *gateway.Options) {
+				o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+				o.Directory = func(context.Context, time.Time, []string) error { trap("reading"); return nil }
+				o.Route = func(gateway.Role, string, string) bool { trap("deciding"); return true }
+			})
+			in := gateway.NewInbound(o, gateway.Intake{})
+			r, err := hand(t, in, gateway.RoleInbound, "a@x.example", eml, "311@city.example")
+			want := "case 1"
+			if times >= 3 {
+				want = "exception unparsable"
+			}
+			if err != nil || !strings.HasSuffix(r.Text, want) || tried != min(times+1, 3) {
+				t.Errorf("%s, %d panics: %v, %v after %d tries", stage, times, r, err, tried)
+				continue
+			}
+			id, _ := store.ParseID(r.ID)
+			if got := export(t, o.Store, id, store.AsReceived); got != eml {
+				t.Errorf("%s, %d panics: archived as %q", stage, times, got)
+			}
+			if n := strings.Count(log.String(), "panic over a message"); n != min(times, 3) || times > 0 && !strings.Contains(log.String(), "setaside_test.go") {
+				t.Errorf("%s, %d panics: %d in the log: %s", stage, times, n, log.String())
+			}
+			left = 0
+			if r, err = hand(t, in, gateway.RoleInbound, "b@x.example", strings.Replace(eml, "a@x", "b@x", 1), "311@city.example"); err != nil || !strings.Contains(r.Text, " case ") {
+				t.Errorf("%s, %d panics: the next message: %v, %v", stage, times, r, err)
+			}
+			counts, err := o.Store.Verify(t.Context(), func(f store.Finding) { t.Error(f) })
+			if err != nil || counts.Messages != 2 {
+				t.Errorf("%+v %v", counts, err)
+			}
+		}
+	}
+}
