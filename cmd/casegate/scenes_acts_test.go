@@ -50,7 +50,7 @@ func acts() []sentence {
 		words(`the desk links (\S+@\S+) to (.+) in case (\d+)`, (*stage).linksByHand),
 		words(`the operator rotates the signing key`, func(s *stage, _, _ []string) error { return s.casegate("key", "rotate") }),
 		words(`(\S+@\S+) moves from (.+) to (.+)`, (*stage).addressMoves),
-		words(`(.+?) (?:writes?|answers?|forwards?|sends?|submits?)(?: by (\S+))?(?: through (\S+))?(?: signed by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).writes),
+		words(`(.+?) (?:writes?|answers?|forwards?|sends?|submits?)(?: by (\S+))?(?: through (\S+))?(?: signed by (\S+))?(?: sealed by (\S+))?(?: from (<\S*>))?(?: to (.+))?`, (*stage).writes),
 	}
 }
 

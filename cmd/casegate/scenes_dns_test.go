@@ -138,7 +138,7 @@ func (s *stage) signer(domain string) (*mailauth.Signer, error) {
 	return s.signers[domain], nil
 }
 
-// sign puts a DKIM signature of a domain on a mail.
+// signMail puts a DKIM signature of a domain on a mail.
 func (s *stage) signMail(m *sentMail, domain string) error {
 	if domain == "" {
 		return nil
@@ -147,14 +147,39 @@ func (s *stage) signMail(m *sentMail, domain string) error {
 	if err != nil {
 		return err
 	}
-	header, body, _ := bytes.Cut(m.eml, []byte("\r\n\r\n"))
+	header, body := inParts(m.eml)
 	sum, err := mailauth.HashBody(s.t.Context(), bytes.NewReader(body))
 	if err != nil {
 		return err
 	}
-	fields, err := signer.Sign(append(header, "\r\n\r\n"...), sum)
+	fields, err := signer.Sign(header, sum)
 	m.eml = append(fields, m.eml...)
 	return err
+}
+
+// sealMail puts a first ARC set of a domain on a mail, as a mailing list does.
+func (s *stage) sealMail(m *sentMail, domain string) error {
+	if domain == "" {
+		return nil
+	}
+	signer, err := s.signer(domain)
+	if err != nil {
+		return err
+	}
+	header, body := inParts(m.eml)
+	sum, err := mailauth.HashBody(s.t.Context(), bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	set, err := signer.Seal(header, sum, mailauth.None, "mx."+domain+"; none")
+	m.eml = append(set, m.eml...)
+	return err
+}
+
+// inParts cuts a mail behind its header.
+func inParts(eml []byte) (header, body []byte) {
+	header, body, _ = bytes.Cut(eml, []byte("\r\n\r\n"))
+	return append(bytes.Clone(header), "\r\n\r\n"...), body
 }
 
 // makeKey makes a key for the gateway to sign with, and publishes its record.
@@ -171,15 +196,26 @@ func (s *stage) makeKey() {
 
 func (s *stage) keyFile() string { return filepath.Join(s.dir, "dkim.key") }
 
+// found is what who gets a mail finds out of it.
+func (s *stage) found(m eml, domain string) mailauth.Verdict {
+	header, body := inParts(m.raw)
+	checker := mailauth.Checker{Resolver: mailauth.NewResolver(s.dns.address)}
+	return checker.Check(s.t.Context(), mailauth.CheckRequest{FromDomain: domain, Header: message.Parse(header), Body: bytes.NewReader(body), Chain: true})
+}
+
 // signedBy looks at the signature of a domain on a mail as who gets it does.
 func (s *stage) signedBy(m eml, domain string) error {
-	header, body, _ := bytes.Cut(m.raw, []byte("\r\n\r\n"))
-	checker := mailauth.Checker{Resolver: mailauth.NewResolver(s.dns.address)}
-	v := checker.Check(s.t.Context(), mailauth.CheckRequest{
-		FromDomain: domain, Header: message.Parse(append(bytes.Clone(header), "\r\n\r\n"...)), Body: bytes.NewReader(body),
-	})
-	if v.DKIM != mailauth.Pass || v.DKIMDomain != domain {
+	if v := s.found(m, domain); v.DKIM != mailauth.Pass || v.DKIMDomain != domain {
 		return fmt.Errorf("no signature of %s verifies: %s", domain, v.Words)
+	}
+	return nil
+}
+
+// sealedBy looks at the ARC chain: all of it verifies, and the last seal is of a
+// domain.
+func (s *stage) sealedBy(m eml, domain string) error {
+	if v := s.found(m, domain); v.ARC != mailauth.Pass || v.ARCDomain != domain {
+		return fmt.Errorf("no seal of %s verifies: %s", domain, v.Words)
 	}
 	return nil
 }

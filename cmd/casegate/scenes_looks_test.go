@@ -176,6 +176,10 @@ func (s *stage) compare(m arrived, block []string) error {
 			if err := s.signedBy(m.eml, strings.TrimPrefix(rest, "by ")); err != nil {
 				return err
 			}
+		case word == "sealed":
+			if err := s.sealedBy(m.eml, strings.TrimPrefix(rest, "by ")); err != nil {
+				return err
+			}
 		case word == "nowhere":
 			if bytes.Contains(bytes.ToLower(m.wire), bytes.ToLower([]byte(rest))) || strings.Contains(m.from, rest) {
 				return fmt.Errorf("%s shows", rest)

@@ -25,17 +25,17 @@ func (s *stage) writes(args, block []string) error {
 		}
 	}
 	given := parseEML(m.eml)
-	if m.from = strings.Trim(args[4], "<>"); args[4] == "" {
+	if m.from = strings.Trim(args[5], "<>"); args[5] == "" {
 		if list := message.ParseList(given.get("From")); len(list) > 0 {
 			m.from = list[0].Address
 		}
 	}
-	if args[5] != "" {
-		m.to = bracketed(args[5])
+	if args[6] != "" {
+		m.to = bracketed(args[6])
 	} else {
 		m.to = s.addressees(given, s.listenerCalled(m.listener).Role)
 	}
-	if err := s.signMail(m, args[3]); err != nil {
+	if err := errors.Join(s.signMail(m, args[3]), s.sealMail(m, args[4])); err != nil {
 		return err
 	}
 	return s.send(m)

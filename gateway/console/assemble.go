@@ -163,7 +163,7 @@ func (a *assembler) activity(m store.Message) (Activity, error) {
 func (a *assembler) messageDetail(m store.Message) (MessageDetail, error) {
 	act, err := a.activity(m)
 	v := veilFor(a.seesBCC, m)
-	d := MessageDetail{Activity: act, References: m.References, Mailboxes: m.Mailboxes, Envelope: m.Envelope}
+	d := MessageDetail{Activity: act, References: m.References, Mailboxes: m.Mailboxes, Envelope: m.Envelope, Authentication: m.Authentication}
 	d.Envelope.Recipients = filled(v.addresses(m.Envelope.Recipients))
 	return d, err
 }

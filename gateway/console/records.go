@@ -85,6 +85,8 @@ type MessageDetail struct {
 	References []string       `json:"references,omitempty"`
 	Mailboxes  []string       `json:"mailboxes,omitempty"`
 	Envelope   store.Envelope `json:"envelope"`
+	// Authentication is what our own check of the sender found when it came.
+	Authentication *store.Authentication `json:"authentication,omitempty"`
 }
 
 // ActivityParty is one address of a message in one role. Party is null when it
