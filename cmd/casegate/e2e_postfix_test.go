@@ -75,7 +75,9 @@ func give(t *testing.T, path string, uid bool, mode os.FileMode) {
 	}
 }
 
-const mainCF = `compatibility_level = 3.6
+// commonCF is what any Postfix of a test needs, mainCF what the one of TestPostfix
+// needs besides.
+const commonCF = `compatibility_level = 3.6
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data
 daemon_directory = /usr/lib/postfix/sbin
@@ -92,14 +94,15 @@ local_recipient_maps =
 alias_maps =
 alias_database =
 mynetworks = 127.0.0.0/8
-smtpd_relay_restrictions = permit_mynetworks, reject
 smtpd_peername_lookup = no
-disable_dns_lookups = yes
 smtp_dns_support_level = disabled
+`
+
+const mainCF = `smtpd_relay_restrictions = permit_mynetworks, reject
 smtp_tls_security_level = none
 recipient_delimiter = +
-relayhost = [127.0.0.1]:%[2]s
-transport_maps = inline:{ {parks@city.example = lmtp:unix:%[3]s}, {city.example = lmtp:inet:%[4]s} }
+relayhost = [127.0.0.1]:%[1]s
+transport_maps = inline:{ {parks@city.example = lmtp:unix:%[2]s}, {city.example = lmtp:inet:%[3]s} }
 `
 
 const masterCF = `%[1]s inet n - n - - smtpd
@@ -107,7 +110,10 @@ const masterCF = `%[1]s inet n - n - - smtpd
   -o cleanup_service_name=replacing
 replacing unix n - n - 0 cleanup
   -o header_checks=regexp:%[3]s/etc/replacing
-cleanup unix n - n - 0 cleanup
+`
+
+// servicesCF are the parts of Postfix itself.
+const servicesCF = `cleanup unix n - n - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 rewrite unix - - n - - trivial-rewrite
 bounce unix - - n - 0 bounce
@@ -118,6 +124,7 @@ smtp unix - - n - - smtp
 lmtp unix - - n - - lmtp
 error unix - - n - - error
 retry unix - - n - - error
+tlsmgr unix - - n 1000? 1 tlsmgr
 anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
@@ -126,18 +133,31 @@ postlog unix-dgram n - n - 1 postlogd
 // start runs Postfix between a gate and the world.
 func (p *postfix) start(g *gate, world *nextHop) {
 	p.t.Helper()
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(world.url, "smtp://"))
+	p.run(p.relay, map[string]string{
+		"main.cf":   fmt.Sprintf(mainCF, port, g.at["lmtp-unix"], g.at["lmtp"]),
+		"master.cf": fmt.Sprintf(masterCF, p.mx, p.relay, p.dir),
+		"replacing": "/^Message-ID:/ REPLACE Message-ID: " + replacedID + "\n",
+	})
+}
+
+// run starts Postfix with the files of its configuration, to which is added what
+// any needs, and waits until it answers at an address.
+func (p *postfix) run(at string, files map[string]string) {
+	p.t.Helper()
 	for _, name := range []string{"etc", "queue", "data"} {
 		if err := os.Mkdir(filepath.Join(p.dir, name), 0o755); err != nil {
 			p.t.Fatal(err)
 		}
 	}
 	give(p.t, filepath.Join(p.dir, "data"), true, 0o755)
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(world.url, "smtp://"))
-	for name, text := range map[string]string{
-		"main.cf":   fmt.Sprintf(mainCF, p.dir, port, g.at["lmtp-unix"], g.at["lmtp"]),
-		"master.cf": fmt.Sprintf(masterCF, p.mx, p.relay, p.dir),
-		"replacing": "/^Message-ID:/ REPLACE Message-ID: " + replacedID + "\n",
-	} {
+	for name, text := range files {
+		switch name {
+		case "main.cf":
+			text = fmt.Sprintf(commonCF, p.dir) + text
+		case "master.cf":
+			text += servicesCF
+		}
 		if err := os.WriteFile(filepath.Join(p.dir, "etc", name), []byte(text), 0o644); err != nil {
 			p.t.Fatal(err)
 		}
@@ -159,7 +179,7 @@ func (p *postfix) start(g *gate, world *nextHop) {
 		}
 	})
 	for range 500 {
-		if conn, err := net.Dial("tcp", p.relay); err == nil {
+		if conn, err := net.Dial("tcp", at); err == nil {
 			conn.Close()
 			return
 		}
