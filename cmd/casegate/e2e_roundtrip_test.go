@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"testing"
+	"time"
 )
 
 // What stands between the bytes that came in and those that leave: the plainest
@@ -105,19 +107,22 @@ func loneNewline(wire []byte) bool {
 // traceID is the id under which a message is archived, as our Received says it.
 var traceID = regexp.MustCompile(`^Received:[^;]* id ([0-9a-f-]{36});`)
 
+func tracedBy(m arrived) string {
+	for _, f := range splitMail(m.raw).fields {
+		if at := traceID.FindStringSubmatch(strings.ReplaceAll(f, "\r\n", "")); at != nil {
+			return at[1]
+		}
+	}
+	return ""
+}
+
 // relayed holds what the next hop got against what was sent to us.
 func (c *corpusRun) relayed(hop *nextHop) {
 	hop.mu.Lock()
 	defer hop.mu.Unlock()
 	got := map[string]bool{}
 	for _, m := range hop.got {
-		id := ""
-		for _, f := range splitMail(m.raw).fields {
-			if at := traceID.FindStringSubmatch(strings.ReplaceAll(f, "\r\n", "")); at != nil {
-				id = at[1]
-				break
-			}
-		}
+		id := tracedBy(m)
 		name, ours := c.first[id]
 		switch {
 		case !ours || c.handedOn[id] == "" || got[id]:
@@ -139,4 +144,101 @@ func (c *corpusRun) relayed(hop *nextHop) {
 		}
 	}
 	c.t.Logf("%d reached the next hop as they came", len(got))
+}
+
+// rewritten are the fields of an answer that the rules may change (rules §6,
+// O1-O13); Received is added, and a signature that covers any of them goes.
+var rewritten = regexp.MustCompile(`^(from|to|cc|bcc|reply-to|references|message-id|thread-index|x-case-.*|resent-(to|cc|bcc)|mail-followup-to|mail-reply-to|received|dkim-signature)$`)
+
+// deskAnswer makes a mail an answer of the desk.
+func deskAnswer(eml []byte, parent string) []byte {
+	m := splitMail(endLines(eml))
+	out := m.top + "From: City <" + rigMailbox + ">\r\nIn-Reply-To: <" + parent + ">\r\n"
+	for _, f := range m.fields {
+		if name := nameOf(f); name != "from" && name != "in-reply-to" {
+			out += f
+		}
+	}
+	return append([]byte(out), m.rest...)
+}
+
+// answeredFrom compares an answer as the next hop got it with what the desk gave.
+func answeredFrom(came, sent []byte) (complaint string) {
+	a, b := splitMail(came), splitMail(sent)
+	untouched := func(m mailParts) []string {
+		return slices.DeleteFunc(slices.Clone(m.fields), func(f string) bool { return rewritten.MatchString(nameOf(f)) })
+	}
+	if len(a.rest) == 0 {
+		a.rest = []byte("\r\n")
+	}
+	switch {
+	case a.top != b.top:
+		return "the line above the header"
+	case !bytes.Equal(a.rest, b.rest):
+		return "the body"
+	case !slices.Equal(untouched(a), untouched(b)):
+		return "a header field"
+	}
+	for _, f := range b.fields {
+		switch name := nameOf(f); {
+		case name == "bcc" || name == "resent-bcc":
+			return "a Bcc is there"
+		case name == "dkim-signature" && !slices.Contains(a.fields, f):
+			return "a signature"
+		}
+	}
+	return ""
+}
+
+// TestCorpusAnswers has the desk send every mail of the corpus as an answer on a
+// case: the customer gets the same body and the same header, but for the fields
+// that the rules rewrite.
+func TestCorpusAnswers(t *testing.T) {
+	t.Parallel()
+	mails := corpus(t)
+	hop := startHop(t)
+	r := newRig(t, rigOptions{outbound: hop.url})
+	r.start()
+	in := &sender{r: r, listener: "inbound"}
+	defer in.close()
+	if reply := in.try("dana@example.net", rigMailbox, simpleMail("question", "dana@example.net", rigMailbox)); acceptedID(reply) == "" {
+		t.Fatal(reply)
+	}
+	desk := &sender{r: r, listener: "smarthost"}
+	defer desk.close()
+	c := &corpusRun{mails: mails}
+	came, refused, repeated := map[string]string{}, []string{}, 0
+	for _, name := range c.names() {
+		reply := desk.try(rigMailbox, "dana@example.net", deskAnswer(mails[name], "question@mail.example"))
+		switch id := acceptedID(reply); {
+		case id == "":
+			refused = append(refused, name+": "+reply)
+		case came[id] != "":
+			repeated++
+		case !strings.HasSuffix(reply, " case 1"):
+			t.Errorf("%s: %s", name, reply)
+		default:
+			came[id] = name
+		}
+	}
+	t.Logf("%d mails: %d sent, %d were the same as one before, %d refused: %q", len(mails), len(came), repeated, len(refused), refused)
+	if len(came) < 500 || 100*len(refused) > len(mails) {
+		t.Errorf("%d of %d were refused", len(refused), len(mails))
+	}
+	r.emptied(time.Minute)
+	hop.mu.Lock()
+	defer hop.mu.Unlock()
+	if len(hop.got) != len(came) {
+		t.Errorf("%d came to the next hop, %d were accepted", len(hop.got), len(came))
+	}
+	for _, m := range hop.got {
+		name := came[tracedBy(m)]
+		if name == "" {
+			t.Errorf("who sent %q?", m.get("Subject"))
+			continue
+		}
+		if what := answeredFrom(deskAnswer(mails[name], "question@mail.example"), m.raw); what != "" || loneNewline(m.wire) {
+			t.Errorf("%s changed on its way: %s", name, what)
+		}
+	}
 }
