@@ -23,6 +23,7 @@ type edition struct {
 	cfg       *Config
 	rules     resolver.Settings
 	routes    []relay.Route
+	patience  relay.Patience
 	options   gateway.Options
 	book      gateway.Rulebook
 	listeners []*gateway.Listener
@@ -36,7 +37,7 @@ type edition struct {
 func (d *daemon) edition(cfg *Config) (*edition, error) {
 	e := &edition{cfg: cfg, rules: settings(cfg), book: rulebook(cfg), stop: func() {}}
 	out := relayOptions(cfg, d.log)
-	e.routes = out.Routes
+	e.routes, e.patience = out.Routes, out.Patience()
 	// Only to be asked: a message is decided by the routes of one edition.
 	routes, err := relay.New(d.store, out)
 	if err != nil {
@@ -164,6 +165,9 @@ func (d *daemon) swap(ctx context.Context) (changed, kept []string, err error) {
 	if err := d.relay.SetRoutes(next.routes); err != nil {
 		next.drop()
 		return nil, kept, err
+	}
+	if err := d.relay.SetPatience(next.patience); err != nil { // edition has made a relay of it
+		d.log.Error("the retry schedule stays", "error", err)
 	}
 	// From here on nothing fails.
 	old := d.current

@@ -20,10 +20,6 @@ func (c *Config) keep(was *Config) (kept []string) {
 	put("data_dir", &c.DataDir, &was.DataDir)
 	put("console.address", &c.Console.Address, &was.Console.Address)
 	put("log.format", &c.Log.Format, &was.Log.Format)
-	put("retry.schedule", &c.Retry.Schedule, &was.Retry.Schedule)
-	put("retry.expire", &c.Retry.Expire, &was.Retry.Expire)
-	put("retry.delay_notice", &c.Retry.DelayNotice, &was.Retry.DelayNotice)
-	put("retry.max_returned", &c.Retry.MaxReturned, &was.Retry.MaxReturned)
 	var list []Listener
 	for _, l := range c.Listeners {
 		path := fmt.Sprintf("listeners[%s]", l.Name)

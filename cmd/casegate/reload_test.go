@@ -229,9 +229,9 @@ func TestKeep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	same(t, "kept", now.keep(was), []string{"hostname", "data_dir", "log.format", "retry.schedule",
+	same(t, "kept", now.keep(was), []string{"hostname", "data_dir", "log.format",
 		"listeners[lmtp2] (new)", "listeners[lmtp-unix].address", "listeners[lmtp] (gone)"})
-	same(t, "changed", changes(was, now), []string{"listeners[desk].peers", "listeners[desk].send_as", "reopen.per_day", "log.level"})
+	same(t, "changed", changes(was, now), []string{"listeners[desk].peers", "listeners[desk].send_as", "reopen.per_day", "retry.schedule", "log.level"})
 	same(t, "the same", len(changes(now, now)), 0)
 }
 

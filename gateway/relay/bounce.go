@@ -50,12 +50,12 @@ func (r *Relay) reportable(d *store.Delivery, m *store.Message) bool {
 // he has, or nobody wants to. Told once for each recipient, and not of what a
 // next hop hands on to (RFC 3461 §5.2.4).
 func (r *Relay) tellsDelay(d *store.Delivery) time.Time {
-	if r.opts.DelayAfter <= 0 || !answerable(d) {
+	if r.patience.Load().DelayAfter <= 0 || !answerable(d) {
 		return time.Time{}
 	}
 	for _, i := range open(d) {
 		if to := &d.Recipients[i]; !to.Delayed && wants(to, "DELAY") {
-			return born(d).Add(r.opts.DelayAfter)
+			return born(d).Add(r.patience.Load().DelayAfter)
 		}
 	}
 	return time.Time{}
@@ -64,7 +64,7 @@ func (r *Relay) tellsDelay(d *store.Delivery) time.Time {
 // markDelayed notes whose delay is to be told now.
 func (r *Relay) markDelayed(n *news) {
 	d, now := &n.now, r.now()
-	if d.State != store.Queued || d.Role != "outbound" || r.opts.DelayAfter <= 0 || now.Before(born(d).Add(r.opts.DelayAfter)) {
+	if d.State != store.Queued || d.Role != "outbound" || r.patience.Load().DelayAfter <= 0 || now.Before(born(d).Add(r.patience.Load().DelayAfter)) {
 		return
 	}
 	for _, i := range open(d) {

@@ -31,6 +31,7 @@ type Relay struct {
 	swap     sync.Mutex   // held while routes are replaced
 	acts     sync.RWMutex // see Acts; held for reading while an outcome is stored
 	routes   atomic.Pointer[table]
+	patience atomic.Pointer[Patience]
 	blocks   sync.Pool     // of *block
 	wake     chan struct{} // something may be due
 	freed    chan struct{} // a delivery was finished
@@ -55,6 +56,8 @@ func New(st store.Store, opts Options) (*Relay, error) {
 		return nil, fmt.Errorf("relay: %w", err)
 	}
 	r.routes.Store(t)
+	patience := opts.Patience()
+	r.patience.Store(&patience)
 	return r, nil
 }
 

@@ -199,7 +199,7 @@ type writing struct {
 // in it.
 func (w *writing) returnsAll() *letter {
 	d, a := &w.n.now, w.about.Archived
-	if d.RET != "FULL" || a.SentSize == 0 || a.SentSize > w.r.opts.MaxReturned {
+	if d.RET != "FULL" || a.SentSize == 0 || a.SentSize > w.r.patience.Load().MaxReturned {
 		return nil
 	}
 	failed := false

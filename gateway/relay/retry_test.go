@@ -391,3 +391,33 @@ func TestBounceIsOwed(t *testing.T) {
 		}
 	}
 }
+
+// TestPatienceIsReadAtEachAttempt: a changed schedule counts for what waits
+// already, from its next attempt on.
+func TestPatienceIsReadAtEachAttempt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		later := hello + eight + mail1 + "C: DATA\nS: 354 go\nD:\nS: 451 4.7.1 greylisted"
+		p := newPeer(t, later, later, accept)
+		m := newMemory()
+		id := m.add(eml, time.Now(), "ana@x.example")
+		r, stop := run(t, m, Options{Dial: p.Dial, Retry: []time.Duration{time.Hour}, Jitter: -1})
+		time.Sleep(time.Minute)
+		if err := r.SetPatience(Patience{Retry: []time.Duration{-time.Second}}); err == nil {
+			t.Error("a wait that is negative is taken")
+		}
+		if err := r.SetPatience(Patience{Retry: []time.Duration{time.Minute}}); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		time.Sleep(2 * time.Hour)
+		stop()
+		d := m.get(id)
+		if d.State != store.Delivered || len(d.Attempts) != 3 {
+			t.Fatalf("%s after %d attempts", d.State, len(d.Attempts))
+		}
+		first, second := d.Attempts[1].At.Sub(begun), d.Attempts[2].At.Sub(d.Attempts[1].At)
+		if first != 59*time.Minute || second != time.Minute {
+			t.Errorf("tried again after %s and %s: the wait begun goes on, the next one is the new one", first, second)
+		}
+	})
+}

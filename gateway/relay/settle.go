@@ -98,7 +98,7 @@ func (r *Relay) stand(n *news, stuck []int) {
 		d.State, d.Due = store.Queued, r.next(d, now)
 		return
 	default:
-		giveUp(d, left, fmt.Sprintf("5.4.7 given up after %s; last: ", days(r.opts.Expire)))
+		giveUp(d, left, fmt.Sprintf("5.4.7 given up after %s; last: ", days(r.patience.Load().Expire)))
 		n.expired = left
 	}
 	d.State = store.Delivered
@@ -144,7 +144,7 @@ func born(d *store.Delivery) time.Time {
 
 // expires is when a delivery is given up. Nothing is given up untried: this is
 // asked after an attempt.
-func (r *Relay) expires(d *store.Delivery) time.Time { return born(d).Add(r.opts.Expire) }
+func (r *Relay) expires(d *store.Delivery) time.Time { return born(d).Add(r.patience.Load().Expire) }
 
 // pause looks the wait up in the retry table. What was tried at one time, at
 // several next hops perhaps, is one attempt; what was tried before somebody
@@ -156,7 +156,8 @@ func (r *Relay) pause(d *store.Delivery) time.Duration {
 			tries++
 		}
 	}
-	wait := r.opts.Retry[min(max(tries, 1), len(r.opts.Retry))-1]
+	waits := r.patience.Load().Retry
+	wait := waits[min(max(tries, 1), len(waits))-1]
 	return wait + time.Duration(r.opts.Jitter*(2*rand.Float64()-1)*float64(wait))
 }
 
