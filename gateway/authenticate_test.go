@@ -19,6 +19,7 @@ import (
 	"github.com/casegate/casegate/gateway"
 	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
 )
 
 // handAs gives a message to a listener that checks, as come from an address.
@@ -303,4 +304,53 @@ func TestStampsBreakSignatures(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A message that a person takes from the exceptions list is what it was worth
+// when it came: nobody is asked again, and what is handed on says so and is sealed.
+func TestAssignedAsChecked(t *testing.T) {
+	o, records := cityOf(t)
+	var ours published
+	o.Signers, ours = signing(t)
+	eml := strings.Replace(letter(t, records, "1", "away\r\n"), "\r\nSubject: light", "\r\nAuto-Submitted: auto-replied\r\nSubject: light", 1)
+	r, err := handAs(t, o, gateway.Intake{}, "192.0.2.1", "ann@x.example", eml, gateway.BodyFacts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := stored(t, o, r)
+	if m.Exception != "orphan-auto-reply" || m.Authentication == nil {
+		t.Fatalf("%+v", m)
+	}
+	found := *m.Authentication
+	o.Checker = &mailauth.Checker{Resolver: published{}} // all records are gone
+	book := gateway.Rulebook{Intakes: map[string]gateway.Intake{"test": {Check: true}}}
+	if _, err := gateway.Assign(t.Context(), o, book, m.ID, resolver.ByHand{By: "kim"}); err != nil {
+		t.Fatal(err)
+	}
+	k := keptOf(t, o, r)
+	if k.message.Case == 0 || *k.message.Authentication != found || !found.AlignedPass {
+		t.Errorf("%+v, %+v", k.message, k.message.Authentication)
+	}
+	if got := fieldOf(k.sent, "Authentication-Results"); len(got) != 1 || !strings.Contains(got[0], "dmarc=pass") {
+		t.Errorf("stamped %q", got)
+	}
+	for name, record := range ours {
+		records[name] = record
+	}
+	if v := verifiedChain(t, records, k.sent); v.ARC != mailauth.Pass || v.DKIM != mailauth.Pass {
+		t.Errorf("%s\n%s", v.Words, k.sent)
+	}
+	// Where nothing was checked when it came, nothing is known later.
+	r, err = hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "ann@x.example", strings.Replace(eml, "<1@", "<2@", 1), "311@city.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gateway.Assign(t.Context(), o, book, stored(t, o, r).ID, resolver.ByHand{By: "kim"}); err != nil {
+		t.Fatal(err)
+	}
+	k = keptOf(t, o, r)
+	if got := fieldOf(k.sent, "Authentication-Results"); len(got) != 1 || got[0] != "gw.city.example; none" || !k.says("nobody is asked afterwards") {
+		t.Errorf("stamped %q, %q", got, k.message.Decision.Reasons)
+	}
+	sound(t, o)
 }
