@@ -2,11 +2,13 @@ package main
 
 import (
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/casegate/casegate/gateway/console"
 	"github.com/casegate/casegate/gateway/mailauth"
 )
 
@@ -65,5 +67,22 @@ func TestSigningKeys(t *testing.T) {
 	}
 	if signers, err := defaults().signers(); signers != nil || err != nil {
 		t.Errorf("without keys: %+v %v", signers, err)
+	}
+}
+
+// TestAssignNeedsTheKeys: with no daemon running, what would leave unsigned is
+// not begun.
+func TestAssignNeedsTheKeys(t *testing.T) {
+	p, _, _ := testProgram(t)
+	cfg := defaults()
+	cfg.DKIM = []DKIMKey{{Domain: "city.example", Selector: "a", Key: "nowhere.key"}}
+	st, err := p.openStore(cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	_, err = newService(cfg, st).Assign(t.Context(), console.AssignRequest{})
+	if err == nil || !strings.Contains(err.Error(), "DKIM key nowhere.key: there is no such file") {
+		t.Errorf("%v", err)
 	}
 }
