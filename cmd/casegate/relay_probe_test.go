@@ -406,8 +406,12 @@ func (p *probed) nothingLeft(t *testing.T, trap *nextHop) {
 			}
 		}
 	}
-	if asked := slices.Sorted(maps.Keys(p.accepted)); !slices.Equal(asked, probeOurs) {
-		t.Errorf("something was accepted by %q, of which ours are %q", asked, probeOurs)
+	ours := probeOurs
+	if !p.cfg.has("inbound") {
+		ours = nil
+	}
+	if asked := slices.Sorted(maps.Keys(p.accepted)); !slices.Equal(asked, ours) {
+		t.Errorf("something was accepted by %q, of which ours are %q", asked, ours)
 	}
 	t.Logf("%d mails were for a mailbox of ours, %d went on to it", p.sent, len(trap.got))
 }
