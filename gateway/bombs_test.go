@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/store"
 )
 
@@ -173,6 +174,59 @@ func TestBombs(t *testing.T) {
 			}
 			if !linear(took) || !frugal(grew, len(twice)) {
 				t.Errorf("%s: %s takes %v, twice of it, %d bytes, takes %v and %d bytes of memory", p.name, b.name, took[0], len(twice), took[1], grew)
+			}
+		}
+	}
+}
+
+// TestCaps takes mails in around each cap of reading, and far beyond: all of them
+// are kept, byte for byte, and decided on within a second (security 23).
+func TestCaps(t *testing.T) {
+	const head = "From: a@x.example\r\nTo: 311@city.example\r\n"
+	filled := func(n int) string {
+		return head + "X: " + strings.Repeat("y", n-len(head)-len("X: \r\n\r\n")) + "\r\n\r\n"
+	}
+	nested := func(n int, part func(i int) string) string {
+		var b strings.Builder
+		for i := range n {
+			b.WriteString(part(i))
+		}
+		return b.String()
+	}
+	multipart := head + "Content-Type: multipart/report; report-type=delivery-status; boundary=b0\r\n\r\n"
+	for _, c := range []struct {
+		name string
+		at   int
+		mail func(n int) string
+	}{
+		{"header bytes", message.MaxHeader, filled},
+		{"fields", message.MaxFields, func(n int) string { return head + strings.Repeat("a:\r\n", n-2) + "\r\n" }},
+		{"depth", message.MaxDepth, func(n int) string {
+			return multipart + nested(n, func(i int) string {
+				return fmt.Sprintf("--b%d\r\nContent-Type: multipart/mixed; boundary=b%d\r\n\r\n", i, i+1)
+			})
+		}},
+		{"messages in messages", message.MaxDepth, func(n int) string {
+			return head + nested(n, func(int) string { return "Content-Type: message/rfc822\r\n\r\n" })
+		}},
+		{"parts", message.MaxParts, func(n int) string { return multipart + strings.Repeat("--b0\r\n\r\n", n-1) }},
+		{"header of a part", 256 << 10, func(n int) string { return multipart + "--b0\r\n" + filled(n) }},
+		{"line", 1 << 20, func(n int) string { return head + "\r\n" + strings.Repeat("x", n) + "\r\n" }},
+	} {
+		o := desk(t, nil)
+		in := gateway.NewInbound(o, gateway.Intake{})
+		for _, n := range []int{c.at - 1, c.at, c.at + 1, 10 * c.at} {
+			eml := c.mail(n)
+			start := processorTime()
+			r, err := hand(t, in, gateway.RoleInbound, "", eml, "311@city.example")
+			took := processorTime() - start
+			if err != nil || took > time.Second {
+				t.Errorf("%s: %d: %v after %v", c.name, n, err, took)
+				continue
+			}
+			id, _ := store.ParseID(r.ID)
+			if export(t, o.Store, id, store.AsReceived) != eml {
+				t.Errorf("%s: %d: archived as something else", c.name, n)
 			}
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -196,6 +197,46 @@ func TestLineLimit(t *testing.T) {
 				t.Errorf("line of %d cut at %d: %s", n, cut, got)
 			}
 		}
+	}
+}
+
+// TestControlsInCommands: a control character, whatever the command and wherever
+// in it, is refused by 501 and reaches no envelope and no log (security 10).
+func TestControlsInCommands(t *testing.T) {
+	commands := []string{
+		"EHLO c%s.test", "HELO c%s.test", "MAIL FROM:<a%s@b.test>", "MAIL FROM:<a@b.test> ENVID=x%sy", "MAIL FROM:<a@b.test>%s", "RCPT TO:<c@d%s.test>",
+		"RCPT TO:<c@d.test> ORCPT=rfc822;c%s@d.test", "RCPT TO:<c@d.test> NOTIFY=%sNEVER", "MAIL FROM:<a@b.test> ENVID=x+%s", "RCPT TO:<c@d.test> ORCPT=rfc822;c+%s@d.test", "VRFY %s", "NOOP %s", "RSET%s", "XFORWARD NAME=%s", "XCLIENT HELO=%s", "AUTH PLAIN %s", "STARTTLS %s", "FOO%s", "%s",
+	}
+	var log lockedBuffer
+	h := &testHandler{}
+	s := newStage(t, h, func(o *ListenerOptions) {
+		o.XForward, o.XClient, o.Authenticator, o.AuthWithoutTLS = true, true, desk, true
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	for _, command := range commands {
+		for c := range 128 {
+			if c >= ' ' && c != 0x7f || c == '\n' {
+				continue
+			}
+			line := fmt.Sprintf(command, string(rune(c)))
+			if strings.Contains(command, "=rfc822;c+") || strings.Contains(command, "=x+") { // in xtext (RFC 3461 §4)
+				line = fmt.Sprintf(command, fmt.Sprintf("%02X", c))
+			}
+			before := hello
+			if strings.HasPrefix(command, "RCPT") {
+				before += "MAIL FROM:<a@b.test>\r\n"
+			}
+			conn := script(before, line+"\r\n", "QUIT\r\n")
+			if err := s.play(conn); err != nil {
+				t.Fatal(err)
+			}
+			if got := conn.replies(); !strings.HasSuffix(got, " 501 221") && !(line[len(line)-1] == '\r' && strings.HasSuffix(command, "%s")) {
+				t.Errorf("%q: %s", line, got)
+			}
+		}
+	}
+	if len(h.got()) > 0 || strings.IndexFunc(log.String(), func(r rune) bool { return r < ' ' && r != '\n' || r == 0x7f }) >= 0 {
+		t.Errorf("%d messages, log %q", len(h.got()), log.String())
 	}
 }
 

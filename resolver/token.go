@@ -111,10 +111,10 @@ func tokenText(text string) ([]byte, bool) {
 	}
 	text = strings.ToLower(text)
 	b, err := tokenEncoding.DecodeString(text)
-	if err != nil || b[0] != tokenVersion || tokenEncoding.EncodeToString(b) != text {
+	if err != nil || len(b) != tokenBytes { // base32 passes over line ends
 		return nil, false
 	}
-	return b, true
+	return b, b[0] == tokenVersion && tokenEncoding.EncodeToString(b) == text
 }
 
 func mac(in store.Installation, key store.SigningKey, signed []byte) []byte {
