@@ -69,7 +69,7 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 		return Receipt{}, err
 	}
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
-	a.ack, a.ackID = &ackBody{}, store.NewID()
+	a.ack = &ackBody{}
 	defer a.ack.discard()
 	var err error
 	for range maxTries {
@@ -101,6 +101,7 @@ func (p *inbound) settle(ctx context.Context, v handover, a *arrival) (Receipt, 
 // believed for.
 func (p *inbound) read(ctx context.Context, a *arrival) {
 	a.mail, a.header = read(a.env, a.spool, p.Now())
+	a.ackID = store.NewID() // later than the mail's: the timeline goes by ids
 	a.mail.ControlHeaders, a.mail.Login = p.ControlHeaders, a.env.Login
 	if a.mail.TrustedForm = p.TrustedForm; p.TrustedForm {
 		p.speakFor(&a.mail, a.header)

@@ -133,7 +133,7 @@ func (p *inbound) again(ctx context.Context, id store.ID) (a arrival, err error)
 	p.read(ctx, &a)
 	asStored(&a.mail, old)
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
-	a.ack, a.ackID = &ackBody{}, store.NewID()
+	a.ack = &ackBody{}
 	return a, nil
 }
 
