@@ -80,7 +80,22 @@ func (p *program) activity(w io.Writer, act console.Activity) {
 	for _, d := range act.Delivery {
 		p.deliveryLines(w, 1, d)
 	}
+	for _, e := range act.Events {
+		say(w, 1, "report", eventLine(p.at(e.At), e))
+	}
 	say(w, 1, "id", act.ID.String())
+}
+
+// eventLine tells what a report says of a recipient.
+func eventLine(at string, e store.DeliveryEvent) string {
+	line := fmt.Sprintf("%s %s %s", at, cmp.Or(e.Recipient, "a recipient it does not name"), e.Action)
+	if e.Status != "" {
+		line += " " + e.Status
+	}
+	if e.Diagnostic != "" {
+		line += ": " + e.Diagnostic
+	}
+	return line
 }
 
 // judged tells what kind of mail it was, whose, and how it found its case.
@@ -196,6 +211,9 @@ func (p *program) deliveryLines(w io.Writer, depth int, d store.Delivery) {
 	}
 	for _, a := range d.Attempts {
 		line := fmt.Sprintf("%s %s, %s", p.at(a.At), a.NextHop, a.Result)
+		if a.TLS != nil {
+			line += fmt.Sprintf(" over %s (%s)", a.TLS.Version, a.TLS.Trust)
+		}
 		if a.Ambiguous {
 			line += " (ambiguous: the next hop may have taken it)"
 		}

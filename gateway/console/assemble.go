@@ -148,6 +148,7 @@ func (a *assembler) activity(m store.Message) (Activity, error) {
 		MessageRow: messageRow(m), Class: m.Class, Identity: m.Identity, Flags: m.Flags,
 		CorrelationMethod: m.CorrelationMethod, RelatedCases: m.Related, Internal: m.Internal, Archived: m.Archived,
 		Decision: store.Decision{Rules: filled(m.Decision.Rules), Reasons: filled(v.texts(m.Decision.Reasons))},
+		Events:   v.events(m),
 	}
 	var err error
 	if act.Parties, err = a.parties(v.parties(m.Parties)); err != nil {

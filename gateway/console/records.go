@@ -77,6 +77,8 @@ type Activity struct {
 	Internal          bool             `json:"internal"`
 	Archived          store.Archived   `json:"archived"`
 	Delivery          []store.Delivery `json:"delivery"`
+	// Events are what reports told of its delivery, by others or by us.
+	Events []store.DeliveryEvent `json:"events,omitempty"`
 }
 
 // MessageDetail is an activity and how it came.

@@ -134,6 +134,22 @@ func (v veil) delivery(d store.Delivery) store.Delivery {
 	return d
 }
 
+// events hides all but what reports tell of the addresses that the message
+// shows: a blind one may have passed the mail on to one that nobody knows here.
+func (v veil) events(m store.Message) []store.DeliveryEvent {
+	if v.words == nil {
+		return m.Events
+	}
+	var list []store.DeliveryEvent
+	for _, e := range m.Events {
+		if shown(m, store.Key(e.Recipient)) {
+			e.Diagnostic = v.text(e.Diagnostic)
+			list = append(list, e)
+		}
+	}
+	return list
+}
+
 // mayBCC reports whether Bcc is to be shown: asked for, and with the right.
 func (a *api) mayBCC(asked bool) (bool, error) {
 	if asked && a.Access < Operator {
