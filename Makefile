@@ -1,7 +1,7 @@
 # The two commands of a newcomer are `make run` and `make test`.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: run build test race fuzz bench conformance slow lint
+.PHONY: run build test race fuzz bench backlog conformance slow lint
 
 run: build
 	./bin/casegate demo
@@ -25,6 +25,12 @@ fuzz:
 bench: build
 	.ci/install
 	.ci/bench
+
+# A queue of 100 000: what it costs to list, claim and flush it, to restart in
+# the middle, and to have a dead destination in it.
+BACKLOG ?= 100000
+backlog:
+	CASEGATE_BACKLOG=$(BACKLOG) go test -count 1 -timeout 15m -v -run 'Backlog|DeadDestination|LongOutbox' ./store/bolt ./gateway/relay ./cmd/casegate
 
 # The public suites of SPF, DKIM, ARC and addresses: cases passed, of how many.
 conformance:

@@ -204,7 +204,7 @@ func TestHeld(t *testing.T) {
 	if len(k.deliveries) != 1 || d.State != store.Held || !strings.Contains(d.Recipients[0].Reply, "held until somebody releases it: new@x.example is on the case for the first time") {
 		t.Errorf("%+v", d)
 	}
-	if list, err := o.Store.Claim(context.Background(), d.Due.Add(1), 1, 10); err != nil || slices.ContainsFunc(list, func(c store.Delivery) bool { return c.Message == k.message.ID }) {
+	if list, err := o.Store.Claim(context.Background(), d.Due.Add(1), 1, 10, nil); err != nil || slices.ContainsFunc(list, func(c store.Delivery) bool { return c.Message == k.message.ID }) {
 		t.Errorf("claimed: %+v %v", list, err)
 	}
 	if !slices.Contains(k.message.Flags, "held") || !slices.Contains(k.message.Flags, "new-recipient") || !k.says("held until a person releases it") {

@@ -27,6 +27,9 @@ type Options struct {
 	ContentKey ContentKey
 	// Route reports whether a route leads a delivery anywhere but "none".
 	Route func(role Role, sender, recipient string) bool
+	// Lane says where a delivery waits for its next hop (store.Delivery.Lane); nil:
+	// nobody knows yet.
+	Lane func(*store.Delivery) string
 	// Queued is called after a commit that put something into the outbox.
 	Queued func()
 	// Accepted is told of each message that a session handed over, after it was
@@ -38,6 +41,17 @@ type Options struct {
 
 // pipeline is what the two directions share.
 type pipeline struct{ Options }
+
+// queue tells the deliveries of a plan their lanes, so that what comes for a next
+// hop that hangs is never in the way of others.
+func (p pipeline) queue(n plan) plan {
+	for i := range n.deliveries {
+		if d := &n.deliveries[i]; p.Lane != nil {
+			d.Lane = p.Lane(d)
+		}
+	}
+	return n
+}
 
 // Spool opens the way of a body into the store.
 func (p pipeline) Spool(ctx context.Context, _ *Envelope) (Sink, error) {

@@ -88,7 +88,7 @@ func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide
 		n.message.Envelope, n.message.SubmitHash, n.message.ContentHash = old.Envelope, old.SubmitHash, old.ContentHash
 		n.log = append(n.log, p.audit(n.message, by)...)
 		queued = n.queued()
-		done, err = n.record(tx)
+		done, err = p.queue(n).record(tx)
 		return err
 	})
 	if err == nil && queued {

@@ -117,7 +117,7 @@ func (s *settling) commit(ctx context.Context, again bool) (Receipt, error) {
 			}
 		}
 		queued, repeats = final.queued(), final.repeats != (store.ID{})
-		done, err = final.record(tx)
+		done, err = s.queue(final).record(tx)
 		return err
 	})
 	if err != nil {

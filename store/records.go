@@ -357,6 +357,9 @@ type Delivery struct {
 	// Since is from when its age counts, where that is not CreatedAt: somebody
 	// released it, or had it tried again.
 	Since time.Time `json:"since,omitzero"`
+	// Lane tells apart what must not wait for each other: the relay sets it where
+	// it finds a next hop without room. Claim goes by it; it decides no route.
+	Lane string `json:"-" cbor:"lane,omitempty"`
 	// Reason is why it is held, or was dropped.
 	Reason string `json:"reason,omitempty"`
 	// Dropped: somebody gave it up, and wants its sender to be told; why.

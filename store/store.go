@@ -53,16 +53,19 @@ type Store interface {
 	// Archive.Transforms says how sent bytes differ. ErrNotFound.
 	Open(ctx context.Context, id ID, as As) (io.ReadCloser, error)
 
-	// Claim leases up to n deliveries that are due and belong to nobody. The
-	// lease is durable before Claim returns; a claim not settled (crash, or
-	// until passed) comes back with Delivery.Interrupted set.
-	Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]Delivery, error)
+	// Claim leases up to n deliveries that are due and belong to nobody, of each
+	// lane no more than there is room for: the oldest of each lane first, and the
+	// lanes in turn. The lease is durable before Claim returns; a claim not
+	// settled (crash, or until passed) comes back with Delivery.Interrupted set,
+	// room or not. It looks only at what it hands out, however much waits.
+	Claim(ctx context.Context, now time.Time, lease time.Duration, n int, room Room) ([]Delivery, error)
 	// Settle stores the outcome of claimed deliveries and ends their lease.
 	// Interrupted is not stored: an Attempt says what became of it.
 	Settle(ctx context.Context, done ...Delivery) error
-	// NextDue is when there will be something to claim: a delivery is due, or a
-	// lease ends. ok is false when the outbox holds nothing to wait for.
-	NextDue(ctx context.Context) (due time.Time, ok bool, err error)
+	// NextDue is when there will be something to claim: a delivery is due in a
+	// lane with room, or a lease ends. ok is false when the outbox holds nothing
+	// to wait for.
+	NextDue(ctx context.Context, room Room) (due time.Time, ok bool, err error)
 
 	// Verify reads everything, reports each broken promise to report (a
 	// message without its body, a digest that differs, a dangling index row)
@@ -72,6 +75,10 @@ type Store interface {
 	// Close waits for open transactions and releases the store.
 	Close() error
 }
+
+// Room is how many more deliveries of a lane (Delivery.Lane) may be claimed; of
+// one that it does not name, as many as there are.
+type Room map[string]int
 
 // Body is one message body on its way into the archive. It is not safe for
 // concurrent use.

@@ -157,7 +157,7 @@ func relayOptions(cfg *Config, log *slog.Logger) relay.Options {
 // pipelineOptions tells both pipelines what the configuration says.
 func pipelineOptions(cfg *Config, st store.Store, r *relay.Relay, log *slog.Logger) gateway.Options {
 	return gateway.Options{
-		Store: st, Settings: settings(cfg), Queued: r.Wake, Now: time.Now, Logger: log,
+		Store: st, Settings: settings(cfg), Lane: r.Lane, Queued: r.Wake, Now: time.Now, Logger: log,
 		Ack: gateway.Acknowledgement(cfg.Acknowledgement), Checker: senderChecker(cfg.DNS, log),
 		Route: func(role gateway.Role, sender, recipient string) bool {
 			route, ok := r.Route(string(role), sender, recipient)

@@ -217,7 +217,7 @@ func dropDelivery(d *store.Delivery, o QueueOrder, by string, at time.Time) (str
 	}
 	d.Reason = because("dropped by "+by, o.Reason)
 	if o.Bounce {
-		d.State, d.Due, d.Dropped = store.Queued, at, o.Reason
+		d.State, d.Due, d.Dropped, d.Lane = store.Queued, at, o.Reason, "" // it waits for no next hop
 		return because("dropped, and its sender is told", o.Reason), nil
 	}
 	d.State = store.Failed

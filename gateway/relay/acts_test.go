@@ -76,7 +76,7 @@ func TestActsDuringAnAttempt(t *testing.T) {
 				if _, mails := p.seen(); len(mails) != c.mails || len(b.deliveries()) != c.rows {
 					b.Errorf("%d mails, %d rows", len(mails), len(b.deliveries()))
 				}
-				if due, ok, _ := b.st.NextDue(b.Context()); ok {
+				if due, ok, _ := b.st.NextDue(b.Context(), nil); ok {
 					b.Errorf("something is due or leased: %s", due)
 				}
 			})

@@ -6,6 +6,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -27,6 +28,7 @@ type job struct {
 	before  int             // attempts made by earlier jobs
 	made    []store.Attempt // to be recorded
 	tried   bool            // else it goes back as it is
+	full    bool            // some of the recipients found no room at their next hop
 	back    time.Time       // when to come again, of one that goes back; zero: as before
 	stuck   []int           // recipients for whom trying again is no use before somebody acts
 	relayed []int           // recipients delivered to who tells nobody of it (RFC 3461 §5.2.2)
@@ -42,6 +44,9 @@ type group struct {
 // plan finds the route of each recipient that is still to be served.
 func (t *table) plan(d store.Delivery, lease time.Time) *job {
 	j := &job{d: d, lease: lease, open: open(&d), before: len(d.Attempts), begun: time.Now()}
+	if d.Dropped != "" {
+		return j // it goes nowhere
+	}
 	for _, i := range j.open {
 		to := &d.Recipients[i]
 		rt, ok := t.find(d.Role, d.From, to.Address, d.Mailbox)
@@ -58,20 +63,24 @@ func (t *table) plan(d store.Delivery, lease time.Time) *job {
 	return j
 }
 
-// first is the next hop whose load the job counts as.
-func (j *job) first() *hop {
-	if len(j.groups) == 0 {
-		return nil
+// admit keeps the groups that their next hops have room for; false if that is
+// none, though there are some.
+func (j *job) admit(share int) bool {
+	all := j.groups
+	j.groups = nil
+	for _, g := range all {
+		if g.hops[0].admit(share) {
+			j.groups = append(j.groups, g)
+		} else {
+			j.full = true
+		}
 	}
-	return j.groups[0].hops[0]
+	return len(j.groups) > 0 || len(all) == 0
 }
 
 // deliver makes one attempt and settles it.
 func (r *Relay) deliver(ctx, work context.Context, j *job) {
 	defer r.free(1)
-	if h := j.first(); h != nil {
-		defer func() { h.finish(time.Since(j.begun)) }()
-	}
 	// A claim must not outlive its lease: somebody else may have the delivery
 	// then. One that waited too long for its turn goes back.
 	margin := r.opts.Lease / 20
@@ -95,13 +104,29 @@ func (r *Relay) deliver(ctx, work context.Context, j *job) {
 }
 
 // attempt tries every open recipient once and returns what is to be recorded;
-// nothing if it did not begin.
+// nothing if it did not begin. The groups are tried at the same time: a next
+// hop that hangs must not keep a message from another's recipients.
 func (r *Relay) attempt(ctx, work context.Context, j *job) (made []store.Attempt) {
-	at := r.now()
-	for _, g := range j.groups {
-		list, begun := r.try(ctx, work, j, g, at)
-		if made = append(made, list...); !begun {
-			break // what is left stays as it is
+	at, tried := r.now(), make([]trial, len(j.groups))
+	var others sync.WaitGroup
+	for i, g := range j.groups {
+		try := func() {
+			defer g.hops[0].finish()
+			tried[i] = r.try(ctx, work, j, g)
+		}
+		if i == len(j.groups)-1 {
+			try()
+		} else {
+			others.Go(try)
+		}
+	}
+	others.Wait()
+	for i, t := range tried {
+		for _, v := range t.visits {
+			made = append(made, j.note(v, j.groups[i], at))
+		}
+		if t.back.After(j.back) {
+			j.back = t.back
 		}
 	}
 	if len(j.astray) > 0 && (len(made) > 0 || len(j.groups) == 0) {
@@ -113,39 +138,56 @@ func (r *Relay) attempt(ctx, work context.Context, j *job) (made []store.Attempt
 	return made
 }
 
+// visit is what came of a group at one next hop.
+type visit struct {
+	h        *hop
+	begun    time.Time
+	verdicts []verdict
+}
+
+// trial is what came of a group: nothing if there was no room, or no time.
+type trial struct {
+	visits []visit
+	back   time.Time // when its turn comes, if that takes long
+}
+
 // try tries the recipients of a group at the first of its next hops that a
-// session can be opened with. begun is false if there was no room, or no time.
-func (r *Relay) try(ctx, work context.Context, j *job, g group, at time.Time) (made []store.Attempt, begun bool) {
+// session can be opened with.
+func (r *Relay) try(ctx, work context.Context, j *job, g group) (t trial) {
 	for _, h := range g.hops {
-		verdicts, ok := r.at(ctx, work, j, h, g)
+		v, wait, ok := r.visit(ctx, work, j, h, g)
 		if !ok {
-			return made, false
+			if wait > 0 {
+				t.back = r.now().Add(wait)
+			}
+			return t
 		}
-		made = append(made, j.note(h, g, at, verdicts))
-		if !slices.ContainsFunc(verdicts, func(v verdict) bool { return v.unreached }) {
+		t.visits = append(t.visits, v)
+		if !slices.ContainsFunc(v.verdicts, func(v verdict) bool { return v.unreached }) {
 			break
 		}
 	}
-	return made, true
+	return t
 }
 
-// at tries a group at one next hop, when there is room for it.
-func (r *Relay) at(ctx, work context.Context, j *job, h *hop, g group) (verdicts []verdict, begun bool) {
+// visit tries a group at one next hop, when there is room for it. It says how
+// long its turn takes to come, if that is too long to wait for.
+func (r *Relay) visit(ctx, work context.Context, j *job, h *hop, g group) (v visit, wait time.Duration, begun bool) {
 	if _, err := h.state(); err == nil { // one that is down needs no turn
 		if wait, err := h.pass(ctx); err != nil || wait > 0 {
-			j.back = r.now().Add(wait)
-			return nil, false
+			return v, wait, false
 		}
 	}
 	if h.acquire(ctx) != nil {
-		return nil, false // stopping
+		return v, 0, false // stopping
 	}
 	defer h.release()
 	if time.Until(j.lease) < r.opts.Lease/2 {
-		return nil, false
+		return v, 0, false
 	}
-	j.begun = time.Now()
-	return r.hand(work, &j.d, h, g), true
+	v = visit{h: h, begun: time.Now()}
+	v.verdicts = r.hand(work, &j.d, h, g)
+	return v, 0, true
 }
 
 // untouched prepares a delivery to go back without an attempt. What is known
@@ -308,10 +350,11 @@ func tries(d *store.Delivery, so func(reply string) bool) (n int) {
 }
 
 // note enters the verdicts on a group into the delivery.
-func (j *job) note(h *hop, g group, at time.Time, verdicts []verdict) store.Attempt {
-	a := store.Attempt{At: at, NextHop: h.name}
+func (j *job) note(at visit, g group, when time.Time) store.Attempt {
+	a := store.Attempt{At: when, NextHop: at.h.name}
+	j.begun = at.begun
 	for k, i := range g.rcpt {
-		v, to := verdicts[k], &j.d.Recipients[i]
+		v, to := at.verdicts[k], &j.d.Recipients[i]
 		a.Ambiguous = a.Ambiguous || v.ambiguous
 		if v.tls != nil {
 			a.TLS = v.tls
@@ -325,7 +368,7 @@ func (j *job) note(h *hop, g group, at time.Time, verdicts []verdict) store.Atte
 			j.stuck = append(j.stuck, i)
 		}
 	}
-	a.Result, a.Reply = sum(verdicts)
+	a.Result, a.Reply = sum(at.verdicts)
 	return a
 }
 

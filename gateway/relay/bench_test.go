@@ -25,11 +25,11 @@ type feed struct {
 	done          chan struct{}
 }
 
-func (f *feed) NextDue(context.Context) (time.Time, bool, error) {
+func (f *feed) NextDue(context.Context, store.Room) (time.Time, bool, error) {
 	return time.Time{}, f.left.Load() > 0, nil
 }
 
-func (f *feed) Claim(_ context.Context, now time.Time, _ time.Duration, n int) (out []store.Delivery, _ error) {
+func (f *feed) Claim(_ context.Context, now time.Time, _ time.Duration, n int, _ store.Room) (out []store.Delivery, _ error) {
 	for ; n > 0 && f.left.Add(-1) >= 0; n-- {
 		out = append(out, store.Delivery{
 			Role: "outbound", From: "desk@city.example", CreatedAt: now, State: store.Queued,

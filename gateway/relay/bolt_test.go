@@ -84,7 +84,7 @@ func TestOnBolt(t *testing.T) {
 		mails[d.ID] = eml
 		if i == 0 {
 			crashed = d
-			if ds, err := st.Claim(t.Context(), time.Now(), time.Hour, 10); err != nil || len(ds) != 1 {
+			if ds, err := st.Claim(t.Context(), time.Now(), time.Hour, 10, nil); err != nil || len(ds) != 1 {
 				t.Fatal(ds, err)
 			}
 		}
@@ -118,7 +118,7 @@ func TestOnBolt(t *testing.T) {
 			t.Errorf("%+v", d.Attempts)
 		}
 	}
-	if _, ok, err := st.NextDue(t.Context()); ok || err != nil {
+	if _, ok, err := st.NextDue(t.Context(), nil); ok || err != nil {
 		t.Errorf("something is left: %v", err)
 	}
 }

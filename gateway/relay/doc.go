@@ -10,6 +10,11 @@
 // about each recipient, and of each attempt the next hop, its words, and how
 // the session was secured.
 //
+// A next hop has its share of what is claimed at a time. What is for one that
+// has its share already waits in the outbox, in a lane of its own, and is not
+// looked at before there is room again: however much waits for one that hangs,
+// the others notice nothing.
+//
 // Towards the next hop the promise is at least once. A message may arrive
 // twice only if its final reply was lost (connection cut after the final dot,
 // or casegate killed in mid-attempt); the attempt is then marked ambiguous.

@@ -16,11 +16,11 @@ type fullUntil struct {
 	room time.Time
 }
 
-func (f fullUntil) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) ([]store.Delivery, error) {
+func (f fullUntil) Claim(ctx context.Context, now time.Time, lease time.Duration, n int, room store.Room) ([]store.Delivery, error) {
 	if now.Before(f.room) {
 		return nil, fmt.Errorf("claiming: %w", store.ErrFull)
 	}
-	return f.memory.Claim(ctx, now, lease, n)
+	return f.memory.Claim(ctx, now, lease, n, room)
 }
 
 // TestRoomAgain: however long the store was full, mail moves within 10 s of

@@ -16,13 +16,6 @@ const (
 	lastBackOff  = 5 * time.Minute
 )
 
-// Where another next hop has no room, mail is put back for a while rather than
-// kept from those that could go elsewhere.
-const (
-	leastPostponed = 2 * time.Second
-	mostPostponed  = time.Minute
-)
-
 // hopSettings are what the routes say of a next hop.
 type hopSettings struct {
 	endpoint
@@ -41,6 +34,7 @@ func (s hopSettings) key() string {
 type hop struct {
 	hopSettings
 	r     *Relay
+	lane  string        // where deliveries wait for it (store.Delivery.Lane)
 	slots chan struct{} // one token for each connection in use
 	probe chan struct{} // held by the one who tries a hop that was down
 	quits sync.WaitGroup
@@ -54,14 +48,15 @@ type hop struct {
 	since, until time.Time
 	why          error
 
-	load    int           // deliveries claimed for it
-	pace    time.Duration // that one delivery takes of its time
-	horizon time.Time     // up to where deliveries were put back
-	turnAt  time.Time     // when the rate lets the next message go
+	load   int       // deliveries claimed for it
+	share  int       // how many there may be
+	full   bool      // it had its share, and hasn't done with enough of it
+	asked  bool      // there was no room for more
+	turnAt time.Time // when the rate lets the next message go
 }
 
 func newHop(r *Relay, s hopSettings) *hop {
-	return &hop{hopSettings: s, r: r, slots: make(chan struct{}, s.limit), probe: make(chan struct{}, 1)}
+	return &hop{hopSettings: s, r: r, lane: s.key(), slots: make(chan struct{}, s.limit), probe: make(chan struct{}, 1)}
 }
 
 // longestTurn is how long a delivery waits for its turn where the rate is
@@ -246,38 +241,68 @@ func (h *hop) close() {
 	h.quits.Wait()
 }
 
+// room is how many more deliveries may be claimed for the hop, of its share of
+// all. Where that is none because of the rate, turn is how long; else negative.
+func (h *hop) room(share int) (n int, turn time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.share = share
+	if n, turn = h.free(); n <= 0 {
+		h.asked = true
+	}
+	return max(0, n), turn
+}
+
+// most is how many deliveries there may be: few where they are only put off, for
+// the commits that this takes keep others waiting.
+func (h *hop) most() int {
+	if h.fails > 0 && h.r.now().Before(h.until) {
+		return max(1, h.share/8)
+	}
+	return h.share
+}
+
+// free: once full, the hop is so until a quarter of its load is done with, so
+// that a claim is worth its commit. No more is claimed than the rate lets go.
+func (h *hop) free() (n int, turn time.Duration) {
+	n, turn = h.most()-h.load, -1
+	if h.full = h.full || n <= 0; h.full {
+		return 0, -1
+	}
+	if h.rate == 0 {
+		return n, turn
+	}
+	wait := time.Until(h.turnAt)
+	if h.load > 0 {
+		return min(n, int((longestTurn-max(0, wait)).Seconds()*h.rate)-h.load), turn
+	}
+	if wait > longestTurn {
+		return 0, wait - longestTurn
+	}
+	return min(n, max(1, int((longestTurn-max(0, wait)).Seconds()*h.rate))), turn
+}
+
 // admit counts a delivery in, unless the hop has its share already.
 func (h *hop) admit(share int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.load >= share {
+	if h.share = share; h.load >= share {
+		h.full = true
 		return false
 	}
 	h.load++
+	h.full = h.load >= share
 	return true
 }
 
-// finish counts a delivery out that took so long.
-func (h *hop) finish(took time.Duration) {
+// finish counts a delivery out, and tells the dispatcher if that makes room.
+func (h *hop) finish() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.load--
-	h.pace += (took/time.Duration(h.limit) - h.pace) / 8
-}
-
-// later is when a delivery that found no room should come again: behind those
-// that were put back before, at the pace at which the hop takes them, so that
-// a long queue is not claimed and put back over and over.
-func (h *hop) later(now time.Time) time.Time {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	at := now.Add(leastPostponed)
-	if h.horizon.After(at) {
-		at = h.horizon
+	h.full = h.full && h.load > h.most()*3/4
+	if n, turn := h.free(); h.asked && (n > 0 || turn >= 0) {
+		h.asked = false
+		h.r.Wake()
 	}
-	h.horizon = at.Add(h.pace)
-	if most := now.Add(mostPostponed); h.horizon.After(most) {
-		h.horizon = most
-	}
-	return at
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -110,7 +111,7 @@ func (m *memory) crash() {
 	}
 }
 
-func (m *memory) Claim(_ context.Context, now time.Time, lease time.Duration, n int) ([]store.Delivery, error) {
+func (m *memory) Claim(_ context.Context, now time.Time, lease time.Duration, n int, room store.Room) ([]store.Delivery, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.claims++
@@ -122,7 +123,13 @@ func (m *memory) Claim(_ context.Context, now time.Time, lease time.Duration, n 
 	}
 	slices.SortFunc(due, func(a, b *row) int { return a.d.Due.Compare(b.d.Due) })
 	var out []store.Delivery
-	for _, r := range due[:min(n, len(due))] {
+	room = maps.Clone(room)
+	for _, r := range due {
+		if left, bounded := room[r.d.Lane]; len(out) == n || bounded && left <= 0 && r.leased.IsZero() {
+			continue
+		} else if bounded {
+			room[r.d.Lane]--
+		}
 		d := clone(r.d)
 		d.Interrupted = !r.leased.IsZero()
 		r.leased = now.Add(lease)
@@ -146,7 +153,7 @@ func (m *memory) Settle(_ context.Context, done ...store.Delivery) error {
 	return nil
 }
 
-func (m *memory) NextDue(context.Context) (due time.Time, ok bool, err error) {
+func (m *memory) NextDue(_ context.Context, room store.Room) (due time.Time, ok bool, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.lookup++
@@ -154,6 +161,10 @@ func (m *memory) NextDue(context.Context) (due time.Time, ok bool, err error) {
 		at := r.d.Due
 		if r.leased.After(at) {
 			at = r.leased
+		}
+		left, bounded := room[r.d.Lane]
+		if bounded && left == 0 && r.leased.IsZero() {
+			continue
 		}
 		if r.d.State == store.Queued && (!ok || at.Before(due)) {
 			due, ok = at, true

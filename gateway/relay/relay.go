@@ -19,6 +19,10 @@ const longestSleep = 5 * time.Minute
 // disk mail moves within 10 s.
 const mostTrouble = 5 * time.Second
 
+// crowded is how long a delivery to several next hops goes back that have no
+// room, neither of them.
+const crowded = 2 * time.Second
+
 var (
 	errStopping = errors.New("casegate is stopping")
 	errLease    = errors.New("the attempt took too long")
@@ -95,12 +99,13 @@ func (r *Relay) Run(ctx context.Context) error {
 func (r *Relay) dispatch(ctx, work context.Context) {
 	least, trouble := 1, time.Second
 	for ctx.Err() == nil {
-		free := r.opts.Concurrency - int(r.inflight.Load())
+		t := r.routes.Load()
+		free := t.capacity(r.opts.Concurrency) - int(r.inflight.Load())
 		if free < least {
 			wait(ctx, r.freed, -1)
 			continue
 		}
-		n, sleep, err := r.claim(ctx, work, free)
+		n, sleep, err := r.claim(ctx, work, t, free)
 		if err != nil {
 			r.opts.Logger.Error("reading the outbox", "error", err, "again_in", trouble)
 			wait(ctx, nil, trouble)
@@ -112,25 +117,31 @@ func (r *Relay) dispatch(ctx, work context.Context) {
 			wait(ctx, r.wake, sleep)
 		} else if n == free {
 			// There is more than we can do at once: the next claim, which
-			// costs a commit, waits until it is worth it.
-			least = max(1, r.opts.Concurrency/4)
+			// costs a commit, waits until it is worth it. So much comes free
+			// even if all next hops but one hang.
+			least = max(1, t.share(r.opts.Concurrency)/2)
 		}
 	}
 }
 
-// claim claims up to n deliveries and starts them. If none is due it returns
-// how long that will be so; negative if the outbox is empty.
-func (r *Relay) claim(ctx, work context.Context, n int) (claimed int, sleep time.Duration, err error) {
-	due, ok, err := r.st.NextDue(work)
+// claim claims up to n deliveries that their next hops have room for, and starts
+// them. If there are none it returns how long that will be so, unless a next hop
+// is done with something; negative if the outbox is empty.
+func (r *Relay) claim(ctx, work context.Context, t *table, n int) (claimed int, sleep time.Duration, err error) {
+	room, turn := t.room(t.share(r.opts.Concurrency))
+	due, ok, err := r.st.NextDue(work, room)
 	if err != nil || !ok {
-		return 0, -1, err
+		return 0, turn, err
 	}
 	now := r.now()
-	if due.After(now) {
-		return 0, min(due.Sub(now), longestSleep), nil
+	if sleep = min(due.Sub(now), longestSleep); sleep > 0 {
+		if turn >= 0 {
+			sleep = min(sleep, turn)
+		}
+		return 0, sleep, nil
 	}
-	ds, err := r.st.Claim(work, now, r.opts.Lease, n)
-	r.start(ctx, work, ds)
+	ds, err := r.st.Claim(work, now, r.opts.Lease, n, room)
+	r.start(ctx, work, t, ds)
 	// A store that says due and then hands out nothing must not spin us.
 	return len(ds), 10 * time.Millisecond, err
 }
@@ -151,20 +162,18 @@ func wait(ctx context.Context, signal <-chan struct{}, d time.Duration) {
 }
 
 // start begins the deliveries just claimed. One whose next hop has its share
-// of us already is put back: a slow destination must not block the others.
-func (r *Relay) start(ctx, work context.Context, claimed []store.Delivery) {
-	t, begun := r.routes.Load(), time.Now()
-	share := r.opts.Concurrency
-	if n := len(t.hops); n > 1 {
-		share = max(1, share/n)
-	}
+// of us already is put back, into the lane of that hop: a slow destination must
+// not block the others, however much waits for it.
+func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Delivery) {
+	begun, share := time.Now(), t.share(r.opts.Concurrency)
 	var back []*job
 	for _, d := range claimed {
 		r.inflight.Add(1)
 		j := t.plan(d, begun.Add(r.opts.Lease))
-		if h := j.first(); h != nil && !h.admit(share) {
-			j.untouched(r.now())
-			j.back = h.later(r.now())
+		if !j.admit(share) {
+			if j.untouched(r.now()); r.Lane(&j.d) == "" {
+				j.back = r.now().Add(crowded)
+			}
 			back = append(back, j)
 			continue
 		}

@@ -143,7 +143,7 @@ func (p *report) record(tx store.Tx) error {
 	if err := tx.Archive(p.m.ID, p.header, p.header, nil, p.body); err != nil {
 		return err
 	}
-	return tx.Enqueue(p.d)
+	return tx.Enqueue(p.d) // in no lane: there are few of them
 }
 
 // reportMessage is the record of a report. It is on no case: the message that

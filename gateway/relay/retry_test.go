@@ -92,7 +92,7 @@ func TestInterrupted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, p := newMemory(), newPeer(t, accept)
 		id := m.add(eml, time.Now(), "ana@x.example")
-		m.Claim(t.Context(), time.Now(), time.Hour, 1)
+		m.Claim(t.Context(), time.Now(), time.Hour, 1, nil)
 		m.crash()
 		_, stop := run(t, m, Options{Dial: p.Dial})
 		time.Sleep(time.Minute)
@@ -110,7 +110,7 @@ func TestInterruptedAndPutBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, p := newMemory(), newPeer(t, hello+eight+strings.Repeat(mail1+"C: DATA\nS: 354 go\nD:\nW: 20s\nS: 250 2.0.0 ok\n", 9))
 		ids := []store.ID{m.add(eml, time.Now(), "ana@x.example"), m.add(eml, time.Now(), "ana@x.example")}
-		m.Claim(t.Context(), time.Now(), time.Hour, 2)
+		m.Claim(t.Context(), time.Now(), time.Hour, 2, nil)
 		m.crash()
 		_, stop := run(t, m, Options{Dial: p.Dial, PerHop: 1})
 		time.Sleep(time.Second)

@@ -50,13 +50,19 @@ func (r *Relay) conclude(j *job, was store.Delivery) *news {
 	}
 	d.Attempts = append(d.Attempts, j.made...)
 	if !j.tried {
-		if d.State == store.Queued && !j.back.IsZero() {
+		if d.Lane = r.Lane(d); d.State == store.Queued && !j.back.IsZero() {
 			d.Due = j.back
 		}
 		return n
 	}
 	j.enter(d)
 	r.stand(n, j.stuck)
+	if d.Lane = ""; d.State == store.Queued {
+		d.Lane = r.Lane(d)
+		if j.full && !j.deferred() {
+			d.Due = was.Due // what is left was not tried
+		}
+	}
 	for i := range d.Recipients {
 		before, to := was.Recipients[i].State, &d.Recipients[i]
 		switch {
@@ -68,6 +74,11 @@ func (r *Relay) conclude(j *job, was store.Delivery) *news {
 	}
 	r.markDelayed(n)
 	return n
+}
+
+// deferred reports whether somebody who was tried is to be tried again.
+func (j *job) deferred() bool {
+	return slices.ContainsFunc(j.made, func(a store.Attempt) bool { return a.Result == "deferred" })
 }
 
 // enter enters the verdicts. That somebody has the mail is a fact, whatever a

@@ -3,6 +3,9 @@ package relay
 import (
 	"fmt"
 	"slices"
+	"time"
+
+	"github.com/casegate/casegate/store"
 )
 
 // table is the routes as they are now. It is replaced whole, so an attempt
@@ -79,6 +82,29 @@ func (t *table) limits(nextHop string, limit int) (connections int, rate float64
 	return connections, rate
 }
 
+// capacity is how many deliveries may be claimed at a time: some for each hop.
+func (t *table) capacity(concurrency int) int { return max(concurrency, 2*len(t.hops)) }
+
+// share is how many of them may be for one hop.
+func (t *table) share(concurrency int) int {
+	return max(1, t.capacity(concurrency)/max(1, len(t.hops)))
+}
+
+// room says which hops have how much room for more, as Store.Claim takes it.
+// turn is when, for want of nothing but time, one has room again; negative if
+// that is so for none.
+func (t *table) room(share int) (room store.Room, turn time.Duration) {
+	room, turn = make(store.Room, len(t.hops)), -1
+	for _, h := range t.hops {
+		n, wait := h.room(share)
+		room[h.lane] = n
+		if wait >= 0 && (turn < 0 || wait < turn) {
+			turn = wait
+		}
+	}
+	return room, turn
+}
+
 // find returns the first route that fits.
 func (t *table) find(role, sender, recipient, mailbox string) (*compiled, bool) {
 	for i := range t.routes {
@@ -107,6 +133,24 @@ func (r *Relay) RouteFor(role, sender, recipient, mailbox string) (Route, bool) 
 		return Route{}, false
 	}
 	return c.Route, true
+}
+
+// Lane says where a delivery waits (store.Delivery.Lane), by the routes as they
+// are now: for the next hop of all its recipients that are to be served. With
+// several, it waits for none of them.
+func (r *Relay) Lane(d *store.Delivery) (lane string) {
+	if d.Dropped != "" {
+		return ""
+	}
+	t := r.routes.Load()
+	for _, i := range open(d) {
+		c, ok := t.find(d.Role, d.From, d.Recipients[i].Address, d.Mailbox)
+		if !ok || len(c.hops) == 0 || lane != "" && lane != c.hops[0].lane {
+			return ""
+		}
+		lane = c.hops[0].lane
+	}
+	return lane
 }
 
 // SetRoutes replaces the routes. Attempts under way end as they began; each

@@ -258,7 +258,7 @@ func BenchmarkSettleParallel(b *testing.B) {
 	for range 20 {
 		wg.Go(func() {
 			for {
-				list, err := st.Claim(ctx, time.Now(), time.Minute, 10)
+				list, err := st.Claim(ctx, time.Now(), time.Minute, 10, nil)
 				if err != nil {
 					b.Error(err)
 				}

@@ -28,6 +28,7 @@ const (
 	staged
 	deliveries
 	due
+	lanes
 	leases
 	deliveryMessages
 	deliveryCases
@@ -41,7 +42,7 @@ func (b bucket) String() string {
 	return [bucketCount]string{
 		"meta", "cases", "case-states", "case-customers", "contacts", "registered", "accounts", "agents",
 		"addresses", "externals", "messages", "timeline", "ordinals", "exceptions", "unresolved", "message-ids", "used", "archive",
-		"bodies", "body-owners", "staged", "deliveries", "due", "leases",
+		"bodies", "body-owners", "staged", "deliveries", "due", "lanes", "leases",
 		"delivery-messages", "delivery-cases", "delivery-states", "log", "tallies",
 	}[b]
 }
@@ -53,7 +54,7 @@ func (b bucket) fill() float64 {
 	switch b {
 	case messages, archive, bodies, caseLog, timeline, bodyOwners, deliveryMessages, deliveryCases, exceptions, unresolved:
 		return 1
-	case cases, contacts, deliveries, used, due, caseStates, caseCustomers, ordinals:
+	case cases, contacts, deliveries, used, due, lanes, caseStates, caseCustomers, ordinals:
 		return 0.9
 	}
 	return 0.5

@@ -117,7 +117,7 @@ func TestLeasesSurviveReopening(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Now().Add(time.Minute)
-	list, err := st.Claim(context.Background(), now, time.Hour, 5)
+	list, err := st.Claim(context.Background(), now, time.Hour, 5, nil)
 	if err != nil || len(list) != 1 {
 		t.Fatal(list, err)
 	}
@@ -126,7 +126,7 @@ func TestLeasesSurviveReopening(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = eventually(t, func() (err error) {
-		list, err = st.Claim(context.Background(), now, time.Hour, 5)
+		list, err = st.Claim(context.Background(), now, time.Hour, 5, nil)
 		return err
 	})
 	if err != nil || len(list) != 0 {

@@ -49,14 +49,24 @@ func fillAll(t *testing.T, path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := st.Claim(ctx, time.Now().Add(time.Minute), time.Hour, 5); err != nil {
+	if _, err := st.Claim(ctx, time.Now().Add(time.Minute), time.Hour, 5, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := deliver(st); err != nil {
+	if err := errors.Join(st.Update(ctx, park), deliver(st)); err != nil {
 		t.Fatal(err)
 	}
 	verifyClean(t, st)
 	st.Close()
+}
+
+// park leaves some deliveries waiting in lanes.
+func park(tx store.Tx) error {
+	list, _, err := tx.Deliveries(store.DeliveryFilter{State: store.Queued}, store.Page{Limit: 40})
+	for i, d := range list {
+		d.Lane = fmt.Sprint("lane ", i%7)
+		err = errors.Join(err, tx.Enqueue(d))
+	}
+	return err
 }
 
 // reply adds some answers and some exceptions.
@@ -208,5 +218,5 @@ func readAll(st *Store) {
 		r.Facts(store.Query{Tallies: []store.TallyKey{{Kind: store.TallyOpened, Address: "f1@x.example"}}, At: time.Now(), Cases: []uint64{1, 2, 3}, MessageIDs: []string{"root@x"}, Addresses: []string{"f1@x.example"}})
 		return nil
 	})
-	st.NextDue(context.Background())
+	st.NextDue(context.Background(), nil)
 }

@@ -30,7 +30,8 @@
 //	body-owners        body id -> -                      the messages a body belongs to
 //	staged             body -> -                         bodies that belong to none yet
 //	deliveries         id -> Delivery
-//	due                time id -> -                      the outbox, in order
+//	due                time id -> -                      the outbox, in order,
+//	lanes              hash(lane) time id -> -           and those that wait in a lane
 //	leases             id -> until, epoch                claimed: then there is no due row
 //	delivery-messages  message id -> -
 //	delivery-cases     number id -> -

@@ -76,7 +76,7 @@ func work(path string) {
 }
 
 func deliver(st *Store) error {
-	list, err := st.Claim(context.Background(), time.Now(), time.Minute, 2)
+	list, err := st.Claim(context.Background(), time.Now(), time.Minute, 2, nil)
 	for i := range list {
 		list[i].State = store.Delivered
 	}

@@ -283,12 +283,19 @@ func (m *machine) enqueue() {
 	d.Message, d.Case = msg.ID, msg.Case
 	d.State = rapid.SampledFrom([]store.DeliveryState{store.Queued, store.Queued, store.Held, store.Failed, store.Delivered}).Draw(m.t, "state")
 	d.Due = m.now.Add(time.Duration(rapid.IntRange(-30, 30).Draw(m.t, "due")) * time.Minute)
+	d.Lane = rapid.SampledFrom([]string{"", "", "a", "b"}).Draw(m.t, "lane")
 	m.update(func(tx store.Tx) error { return tx.Enqueue(d) }, func(w *model) { w.deliveries[d.ID] = d })
 }
 
 func (m *machine) claim() {
 	n := rapid.IntRange(1, 3).Draw(m.t, "n")
-	got, err := m.st.Claim(context.Background(), m.now, 10*time.Minute, n)
+	room := store.Room{}
+	for _, lane := range []string{"a", "b"} {
+		if rapid.Bool().Draw(m.t, "full") {
+			room[lane] = rapid.IntRange(0, 2).Draw(m.t, "room")
+		}
+	}
+	got, err := m.st.Claim(context.Background(), m.now, 10*time.Minute, n, room)
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -300,6 +307,11 @@ func (m *machine) claim() {
 			m.t.Fatalf("claimed %v, leased until %v, at %v", want, until, m.now)
 		}
 		m.same("claimed", d, want)
+		if left, bounded := room[d.Lane]; bounded && !leased {
+			if room[d.Lane]--; left == 0 {
+				m.t.Fatalf("claimed %v from a lane without room", want)
+			}
+		}
 		m.model.leases[d.ID] = m.now.Add(10 * time.Minute)
 	}
 	if len(got) == n {
@@ -309,6 +321,8 @@ func (m *machine) claim() {
 		until, leased := m.model.leases[id]
 		if ended := leased && !until.After(m.now); ended && d.State != store.Queued {
 			delete(m.model.leases, id)
+		} else if left, bounded := room[d.Lane]; !ended && bounded && left == 0 {
+			continue
 		} else if d.State == store.Queued && (ended || !leased && !d.Due.After(m.now)) {
 			m.t.Fatalf("delivery %s was left out", id)
 		}

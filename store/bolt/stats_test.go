@@ -54,7 +54,7 @@ func TestOutbox(t *testing.T) {
 		t.Errorf("the oldest is from %v, not from %v", o.Oldest, began)
 	}
 	// What is being tried is queued all the same.
-	if _, err := s.Claim(ctx, time.Now(), time.Hour, 1); err != nil {
+	if _, err := s.Claim(ctx, time.Now(), time.Hour, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	if o, _ = s.Outbox(ctx); o.Counts[store.Queued] != 2 {

@@ -186,20 +186,25 @@ func (v *verifier) deliveryRow(r *reader, k, val []byte) {
 	v.counts.Queued++
 	if !v.bad[leases.String()] && r.row(leases, k) == nil {
 		v.need(r, due, p.rowsIn(due), name)
+		v.need(r, lanes, p.rowsIn(lanes), name)
 	}
 }
 
-func (v *verifier) dueRow(r *reader, k, _ []byte) {
-	name := fmt.Sprintf("%s %x", due, k)
-	if len(k) != timeSize+16 {
-		v.found(name, "not a row")
-		return
-	}
-	if d, ok := load[store.Delivery](v, r, deliveries, k[timeSize:], name); ok {
-		v.stale(due, k, place(&d).rowsIn(due))
-	}
-	if !v.bad[leases.String()] && r.row(leases, k[timeSize:]) != nil {
-		v.found(name, "it is due and lent at once")
+// waitRow is of due, or of lanes.
+func (v *verifier) waitRow(b bucket, size int) func(r *reader, k, val []byte) {
+	return func(r *reader, k, _ []byte) {
+		name := fmt.Sprintf("%s %x", b, k)
+		if len(k) != size {
+			v.found(name, "not a row")
+			return
+		}
+		id := k[size-16:]
+		if d, ok := load[store.Delivery](v, r, deliveries, id, name); ok {
+			v.stale(b, k, place(&d).rowsIn(b))
+		}
+		if !v.bad[leases.String()] && r.row(leases, id) != nil {
+			v.found(name, "it is due and lent at once")
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ func (v *verifier) checks() [bucketCount]func(r *reader, k, val []byte) {
 		ordinals: v.ordinalRow, exceptions: v.exceptionRow, unresolved: v.unresolvedRow,
 		messageIDs: v.messageIDRow, used: v.usedRow, archive: v.archiveRow,
 		bodies: v.chunkRow, bodyOwners: v.ownerRow, staged: unchecked,
-		deliveries: v.deliveryRow, due: v.dueRow, leases: v.leaseRow,
+		deliveries: v.deliveryRow, due: v.waitRow(due, timeSize+16), lanes: v.waitRow(lanes, hashSize+timeSize+16), leases: v.leaseRow,
 		deliveryMessages: v.deliveryIndex(deliveryMessages), deliveryCases: v.deliveryIndex(deliveryCases),
 		deliveryStates: v.deliveryIndex(deliveryStates), caseLog: v.logRow, tallies: v.tallyRow,
 	}

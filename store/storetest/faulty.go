@@ -118,9 +118,9 @@ func (f *Faulty) View(ctx context.Context, fn func(store.Reader) error) error {
 	return f.do(OpView, func() error { return f.Store.View(ctx, fn) })
 }
 
-func (f *Faulty) Claim(ctx context.Context, now time.Time, lease time.Duration, n int) (list []store.Delivery, err error) {
+func (f *Faulty) Claim(ctx context.Context, now time.Time, lease time.Duration, n int, room store.Room) (list []store.Delivery, err error) {
 	err = f.do(OpClaim, func() (err error) {
-		list, err = f.Store.Claim(ctx, now, lease, n)
+		list, err = f.Store.Claim(ctx, now, lease, n, room)
 		return err
 	})
 	if err != nil {

@@ -16,6 +16,7 @@ func outboxPromises() []promise {
 		{"SettledDeliveriesWaitOrRest", settle},
 		{"HeldDeliveriesAreNotClaimed", hold},
 		{"NextDueIsTheEarliest", nextDue},
+		{"ALaneWithoutRoomKeepsNobodyWaiting", claimLanes},
 		{"DeliveriesAreFoundByWhatTheyAre", listDeliveries},
 	}
 }
@@ -41,7 +42,7 @@ func (s *suite) queue(n int) (list []store.Delivery) {
 
 func (s *suite) claim(at time.Time, n int) []store.Delivery {
 	s.Helper()
-	list, err := s.Claim(s.ctx, at, time.Minute, n)
+	list, err := s.Claim(s.ctx, at, time.Minute, n, nil)
 	s.ok(err)
 	return list
 }
@@ -64,7 +65,7 @@ func claimByMany(s *suite) {
 	for range 8 {
 		wg.Go(func() {
 			for {
-				list, err := s.Claim(s.ctx, s.now.Add(time.Hour), time.Hour, 4)
+				list, err := s.Claim(s.ctx, s.now.Add(time.Hour), time.Hour, 4, nil)
 				if err != nil {
 					s.Error(err)
 				}
@@ -151,9 +152,59 @@ func hold(s *suite) {
 	s.same("released", s.claim(s.now.Add(time.Hour), 5), []store.Delivery{held})
 }
 
+// claimLanes: of six that are due, one before the other, two pairs wait in lanes.
+func claimLanes(s *suite) {
+	list := s.queue(6)
+	for i, lane := range []string{"a", "a", "b", "b", "", ""} {
+		list[i].Lane = lane
+	}
+	s.update(func(tx store.Tx) error {
+		for _, d := range list {
+			if err := tx.Enqueue(d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	at := s.now.Add(time.Minute)
+	claim := func(what string, n int, room store.Room, want ...store.Delivery) {
+		s.Helper()
+		got, err := s.Claim(s.ctx, at, time.Hour, n, room)
+		s.ok(err)
+		s.same(what, got, want)
+	}
+	due := func(what string, room store.Room, want time.Time) {
+		s.Helper()
+		got, _, err := s.NextDue(s.ctx, room)
+		s.ok(err)
+		s.same(what, got, want)
+	}
+	due("the first of all", nil, list[0].Due)
+	due("the first with room", store.Room{"a": 0}, list[2].Due)
+	due("the first in no lane", store.Room{"a": 0, "b": 0}, list[4].Due)
+	claim("no room in a, and room for one in b", 10, store.Room{"a": 0, "b": 1, "c": 0}, list[2], list[4], list[5])
+	due("when the lease ends", store.Room{"a": 0, "b": 0}, at.Add(time.Hour))
+	claim("in turn", 2, nil, list[0], list[3])
+	list[1].Lane = "b" // it goes elsewhere now
+	s.update(func(tx store.Tx) error { return tx.Enqueue(list[1]) })
+	claim("not in its new lane", 10, store.Room{"b": 0})
+	s.restart()
+	for i := range list {
+		list[i].Interrupted = i != 1
+	}
+	claim("after a restart, room or not", 5, store.Room{"a": 0, "b": 0}, list[0], list[2], list[3], list[4], list[5])
+	claim("where it waits", 5, store.Room{"a": 0}, list[1])
+	list[1].State = store.Held
+	s.ok(s.Settle(s.ctx, list[1]))
+	list[0].Lane, list[0].Due = "c", at
+	s.ok(s.Settle(s.ctx, list[0]))
+	list[0].Interrupted = false
+	claim("settled into another lane", 5, store.Room{"a": 0, "b": 0}, list[0])
+}
+
 func nextDue(s *suite) {
 	ask := func() (time.Time, bool) {
-		due, ok, err := s.NextDue(s.ctx)
+		due, ok, err := s.NextDue(s.ctx, nil)
 		s.ok(err)
 		return due, ok
 	}
