@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
@@ -86,7 +87,22 @@ func explainOutbound(ctx context.Context, o Options, book Rulebook, env *Envelop
 		e.Outbound = &d
 		return nil
 	})
-	return e, err
+	if err != nil {
+		return e, err
+	}
+	return e, p.explainSent(a, e.Outbound)
+}
+
+// explainSent adds what is said only of what is sent.
+func (p *outbound) explainSent(a submission, d *resolver.OutboundDecision) error {
+	if d.Refusal != nil || d.Duplicate != nil || d.Part != nil || p.Observe {
+		return nil
+	}
+	n := plan{message: store.Message{Decision: d.Decision}}
+	a.hash = func() (mailauth.BodyHash, error) { return "", nil } // nobody gets that signature
+	err := p.compose(&n, a, d)
+	d.Decision = n.message.Decision
+	return err
 }
 
 // leftOut is a Reader whose facts leave out a message.

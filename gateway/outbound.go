@@ -201,13 +201,8 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 	if d.Case.Number != 0 {
 		n.kase = &d.Case
 	}
-	index := a.threadIndex(d)
-	n.message.ThreadIndex = cmp.Or(n.message.ThreadIndex, index)
 	n.received, n.apart = cutBcc(a.spool.header)
-	var broken []brokenSignature
-	n.sent, broken = rewrite(a.header, d, trace(a.env, resolver.SentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
-	p.onSigned(&n.message, &d, broken)
-	if err := p.sign(&n, a.hash); err != nil {
+	if err := p.compose(&n, a, &d); err != nil {
 		return plan{}, err
 	}
 	n.deliveries = []store.Delivery{a.delivery(n.message, d)}
@@ -216,6 +211,17 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 	}
 	n.log = p.logMail(n.message, "Case email-out")
 	return n, nil
+}
+
+// compose makes the header block that is sent, and records what becomes of
+// signatures: others' and ours.
+func (p *outbound) compose(n *plan, a submission, d *resolver.OutboundDecision) error {
+	index := a.threadIndex(*d)
+	n.message.ThreadIndex = cmp.Or(n.message.ThreadIndex, index)
+	var broken []brokenSignature
+	n.sent, broken = rewrite(a.header, *d, trace(a.env, resolver.SentMark, a.sub.Mail, p.Settings.Hostname), p.Settings, index)
+	p.onSigned(&n.message, d, broken)
+	return p.sign(n, a.hash)
 }
 
 // onSigned records the signatures that were taken out, and holds the message if
