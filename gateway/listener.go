@@ -79,6 +79,12 @@ type ListenerOptions struct {
 	// delay than a new connection bears. Negative: none.
 	BannerPause time.Duration
 
+	// Seats are shared by listeners that follow each other; default: its own.
+	Seats *Seats
+	// Refused is told of everything that is answered 4xx or 5xx, on the goroutine of
+	// the connection or of Serve; nil: nobody is.
+	Refused func(why Reason, code int)
+
 	Logger *slog.Logger // default slog.Default
 }
 
@@ -101,6 +107,9 @@ func (o ListenerOptions) withDefaults() (ListenerOptions, error) {
 	o.MinRate = cmp.Or(o.MinRate, 256)
 	o.BannerPause = cmp.Or(o.BannerPause, time.Millisecond)
 	o.Logger = cmp.Or(o.Logger, slog.Default())
+	if o.Seats == nil {
+		o.Seats = NewSeats()
+	}
 	if o.Peers == nil {
 		o.Peers = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
 	}
@@ -149,9 +158,8 @@ type Listener struct {
 
 	mu      sync.Mutex
 	conns   map[*wire]netip.Addr // by the address that they count for
-	perPeer map[netip.Addr]int
-	closing chan struct{} // closed: no new connections
-	empty   chan struct{} // closed: closing, and no connection is left
+	closing chan struct{}        // closed: no new connections
+	empty   chan struct{}        // closed: closing, and no connection is left
 }
 
 // Listen opens the address of the options.
@@ -180,7 +188,7 @@ func NewListener(ln net.Listener, o ListenerOptions) (*Listener, error) {
 	}
 	l := &Listener{
 		opts: o, log: o.Logger.With("listener", o.Name), ln: ln,
-		conns: map[*wire]netip.Addr{}, perPeer: map[netip.Addr]int{},
+		conns:   map[*wire]netip.Addr{},
 		closing: make(chan struct{}), empty: make(chan struct{}),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
@@ -308,26 +316,13 @@ func (a acceptor) Accept() (net.Conn, error) {
 func (l *Listener) admit(c net.Conn) *wire {
 	peer, name := peerOf(c.RemoteAddr())
 	if !l.mayConnect(c.RemoteAddr(), peer) {
-		l.turnAway(c, name, "554 5.7.1 "+l.opts.Hostname+" does not serve your address")
+		l.turnAway(c, name, ReasonPeer, Verdict{554, [3]int{5, 7, 1}, l.opts.Hostname + " does not serve your address"})
 		return nil
 	}
 	w := newWire(l.ctx, c, &l.opts, l.log.With("peer", name))
-	refusal := ""
-	l.mu.Lock()
-	switch {
-	case l.isClosing():
-		refusal = "421 4.3.2 " + l.opts.Hostname + " is shutting down"
-	case len(l.conns) >= l.opts.MaxConnections:
-		refusal = "421 4.7.0 Too many connections, try again later"
-	case l.opts.ProxyProtocol: // the header says for whom it counts
-		l.conns[w] = netip.Addr{}
-	case !l.seat(w, peer):
-		refusal = "421 4.7.0 Too many connections from your address, try again later"
-	}
-	l.mu.Unlock()
-	if refusal != "" {
+	if why, answer := l.seat(w, peer); why != "" {
 		w.cancel()
-		l.turnAway(c, name, refusal)
+		l.turnAway(c, name, why, answer)
 		return nil
 	}
 	w.place = func(client netip.Addr) bool { return l.place(w, client) }
@@ -335,30 +330,47 @@ func (l *Listener) admit(c net.Conn) *wire {
 	return w
 }
 
-// seat counts a connection for an address, within its cap. An address that is
-// none has no cap.
-func (l *Listener) seat(w *wire, client netip.Addr) bool {
-	if client.IsValid() {
-		if l.perPeer[client] >= l.opts.MaxPerPeer {
-			return false
-		}
-		l.perPeer[client]++
+// seat finds a place for a connection, or says why there is none.
+func (l *Listener) seat(w *wire, peer netip.Addr) (Reason, Verdict) {
+	if l.opts.ProxyProtocol { // the header says for whom it counts
+		peer = netip.Addr{}
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.isClosing():
+		return ReasonShutdown, Verdict{421, [3]int{4, 3, 2}, l.opts.Hostname + " is shutting down"}
+	case !l.opts.Seats.enter(l.opts.MaxConnections):
+		return ReasonConnections, Verdict{421, [3]int{4, 7, 0}, "Too many connections, try again later"}
+	case !l.opts.Seats.take(peer, l.opts.MaxPerPeer):
+		l.opts.Seats.leave(netip.Addr{})
+		return ReasonConnections, errCrowded
+	}
+	l.conns[w] = peer
+	return "", Verdict{}
+}
+
+var errCrowded = Verdict{421, [3]int{4, 7, 0}, "Too many connections from your address, try again later"}
+
+// place counts a connection for the client that a proxy named.
+func (l *Listener) place(w *wire, client netip.Addr) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.opts.Seats.take(client, l.opts.MaxPerPeer) {
+		return false
 	}
 	l.conns[w] = client
 	return true
 }
 
-func (l *Listener) place(w *wire, client netip.Addr) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.seat(w, client)
-}
-
-func (l *Listener) turnAway(c net.Conn, peer, answer string) {
-	l.log.Info("connection refused", "peer", peer, "answer", answer)
+func (l *Listener) turnAway(c net.Conn, peer string, why Reason, answer Verdict) {
+	l.log.Info("connection refused", "peer", peer, "answer", answer.Error())
+	if l.opts.Refused != nil {
+		l.opts.Refused(why, answer.Code)
+	}
 	if l.opts.TLSMode != TLSImplicit {
 		c.SetWriteDeadline(time.Now().Add(time.Second)) // it fits the socket's buffer
-		c.Write([]byte(answer + "\r\n"))
+		c.Write([]byte(answer.Error() + "\r\n"))
 	}
 	c.Close()
 }
@@ -385,11 +397,8 @@ func peerOf(a net.Addr) (netip.Addr, string) {
 func (l *Listener) forget(w *wire) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	client := l.conns[w]
+	l.opts.Seats.leave(l.conns[w])
 	delete(l.conns, w)
-	if l.perPeer[client]--; l.perPeer[client] <= 0 {
-		delete(l.perPeer, client)
-	}
 	if l.isClosing() && len(l.conns) == 0 {
 		close(l.empty)
 	}

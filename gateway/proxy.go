@@ -150,6 +150,6 @@ func (w *wire) introduced() bool {
 		w.state = stateClosing
 		return false
 	}
-	w.hangup(421, "4.7.0", "Too many connections from your address, try again later", true)
+	w.hangup(ReasonConnections, 421, "4.7.0", "Too many connections from your address, try again later", true)
 	return false
 }

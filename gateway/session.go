@@ -99,7 +99,7 @@ type session struct {
 	keys map[string]bool // of its recipients
 }
 
-var errNested = Verdict{503, [3]int{5, 5, 1}, "A transaction is open already, send RSET first"}
+var errNested = because(ReasonCommand, Verdict{503, [3]int{5, 5, 1}, "A transaction is open already, send RSET first"})
 
 // Reset ends a transaction: RSET, EHLO, or a message answered.
 func (s *session) Reset() {
@@ -120,11 +120,11 @@ func (s *session) Mail(from string, o *smtp.MailOptions) (err error) {
 		return s.reply(errNested)
 	}
 	if s.wire.opts.Auth == AuthRequire && s.wire.login == "" {
-		return s.reply(errAuthRequired)
+		return s.reply(because(ReasonAuth, errAuthRequired))
 	}
 	path, err := pathOf(s.wire.line, "FROM:", from, o.UTF8)
 	if err != nil {
-		return s.reply(ofSender(err))
+		return s.reply(because(ReasonAddress, ofSender(err)))
 	}
 	env := s.envelope()
 	env.From = path
@@ -174,11 +174,11 @@ func (s *session) Rcpt(to string, o *smtp.RcptOptions) (err error) {
 	}
 	path, err := pathOf(s.wire.line, "TO:", to, s.env.SMTPUTF8)
 	if err != nil {
-		return s.reply(err)
+		return s.reply(because(ReasonAddress, err))
 	}
 	rcpt, err := recipient(path, o)
 	if err != nil {
-		return s.reply(err)
+		return s.reply(because(ReasonCommand, err))
 	}
 	key := path.Key()
 	if s.keys[key] {
@@ -253,13 +253,13 @@ func (s *session) accept(b *body) (Receipt, error) {
 	s.env.Body = b.facts
 	switch f := b.facts; {
 	case b.tooLarge():
-		return Receipt{}, Verdict{552, [3]int{5, 3, 4}, "Max message size exceeded"}
+		return Receipt{}, because(ReasonSize, Verdict{552, [3]int{5, 3, 4}, "Max message size exceeded"})
 	case f.LongLine:
-		return Receipt{}, Verdict{550, [3]int{5, 6, 0}, "The message has a line of more than 1 MiB"}
+		return Receipt{}, because(ReasonLine, Verdict{550, [3]int{5, 6, 0}, "The message has a line of more than 1 MiB"})
 	case s.wire.opts.BareNewline != NewlineNormalize && (f.BareCR || f.BareLF):
-		return Receipt{}, Verdict{550, [3]int{5, 6, 0}, "The message has a CR without LF or an LF without CR"}
+		return Receipt{}, because(ReasonNewline, Verdict{550, [3]int{5, 6, 0}, "The message has a CR without LF or an LF without CR"})
 	case f.NULBesideDot: // no new line end takes it away
-		return Receipt{}, Verdict{550, [3]int{5, 6, 0}, "The message has a NUL beside a dot"}
+		return Receipt{}, because(ReasonNewline, Verdict{550, [3]int{5, 6, 0}, "The message has a NUL beside a dot"})
 	case b.err != nil:
 		return Receipt{}, b.err
 	}
@@ -270,7 +270,9 @@ func (s *session) accept(b *body) (Receipt, error) {
 func (s *session) reply(err error) error {
 	e := reply(s.wire.log, err)
 	if e.Code == 421 {
-		s.wire.hangup(e.Code, enhanced(e), e.Message, true)
+		s.wire.hangup(reasonOf(err), e.Code, enhanced(e), e.Message, true)
+	} else {
+		s.wire.count(reasonOf(err), e.Code)
 	}
 	return e
 }

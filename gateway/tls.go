@@ -61,6 +61,9 @@ func LoadTLS(cert, key, clientCA string, log *slog.Logger) (*ServerTLS, error) {
 	return t, err
 }
 
+// Certificate is the one that clients are shown now.
+func (t *ServerTLS) Certificate() *x509.Certificate { return t.pair.get().Leaf }
+
 func readPool(file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

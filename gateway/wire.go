@@ -155,6 +155,7 @@ type wire struct {
 	bridge    bridge
 	ambiguous bool // a lax reader may disagree on where the last body ended
 	faults    int
+	counted   bool // a refusal of the command under way
 	lingering bool
 	closed    bool
 
@@ -189,6 +190,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 		if w.hand, err = w.next(); err != nil {
 			return 0, err
 		}
+		w.counted = false
 	}
 	n = copy(p, w.hand)
 	w.hand = w.hand[n:]
@@ -206,7 +208,7 @@ func (w *wire) next() ([]byte, error) {
 		return w.hand, nil
 	}
 	if w.ambiguous {
-		w.hangup(421, "4.7.0", "the end of the message was ambiguous, closing", true)
+		w.hangup(ReasonAmbiguous, 421, "4.7.0", "the end of the message was ambiguous, closing", true)
 		return nil, io.EOF
 	}
 	return w.command()
@@ -228,6 +230,7 @@ func (w *wire) Write(p []byte) (int, error) {
 	if !keep || w.state == stateClosing {
 		return len(p), nil
 	}
+	w.countReply(p)
 	w.out = append(w.out, p...)
 	if w.offering && !w.midLine {
 		w.offer()
@@ -256,9 +259,9 @@ func (w *wire) keep(reply []byte) bool {
 		w.dropBody()
 	case bridge == bridgeRefuse && goAhead:
 		w.log.Error("go-smtp and the session disagree on the transaction")
-		w.hangup(421, "4.3.0", "internal error", false)
+		w.hangup(ReasonLocal, 421, "4.3.0", "internal error", false)
 	case goAhead && w.buffered() > 0:
-		w.hangup(554, "5.5.0", "wait for 354 before you send the message", true)
+		w.hangup(ReasonEarly, 554, "5.5.0", "wait for 354 before you send the message", true)
 	case goAhead:
 		w.state = stateData
 	}
@@ -290,7 +293,7 @@ func (w *wire) hearFirst() {
 	switch {
 	case n > 0:
 		w.log.Info("client spoke before the banner")
-		w.hangup(554, "5.5.0", "wait for the banner before you speak", true)
+		w.hangup(ReasonEarly, 554, "5.5.0", "wait for the banner before you speak", true)
 	case err != nil && !isTimeout(err):
 		w.state = stateClosing
 	}
@@ -306,21 +309,21 @@ func (w *wire) answer(code int, enhanced, text string) {
 
 // fault answers a line we refuse ourselves; a client that sends nothing else
 // is turned away.
-func (w *wire) fault(code int, enhanced, text string) {
-	w.answer(code, enhanced, text)
+func (w *wire) fault(why Reason, code int, enhanced, text string) {
+	w.deny(why, code, enhanced, text)
 	if w.faults++; w.faults > faultsMax {
-		w.hangup(421, "4.7.0", "too many errors, closing", true)
+		w.hangup(ReasonErrors, 421, "4.7.0", "too many errors, closing", true)
 	}
 }
 
 // hangup says the last word on this connection. What go-smtp still says is
 // swallowed, and nothing more is read. linger waits a moment for input under
 // way, because closing on unread input makes the peer lose our reply.
-func (w *wire) hangup(code int, enhanced, text string, linger bool) {
+func (w *wire) hangup(why Reason, code int, enhanced, text string, linger bool) {
 	if w.state == stateClosing {
 		return
 	}
-	w.answer(code, enhanced, text)
+	w.deny(why, code, enhanced, text)
 	w.state, w.lingering = stateClosing, linger
 }
 
@@ -387,7 +390,7 @@ func (w *wire) dropBody() {
 func (w *wire) panicked(r any) {
 	id := newID()
 	w.log.Error("panic in a session", "id", id, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
-	w.hangup(421, "4.3.0", "internal error (id "+id+")", true)
+	w.hangup(ReasonLocal, 421, "4.3.0", "internal error (id "+id+")", true)
 }
 
 // drain asks the session to end at the next command boundary, at once when it
@@ -442,12 +445,12 @@ func (w *wire) read(p []byte, deadline time.Time, wake bool) (int, error) {
 func (w *wire) failed(err error) {
 	switch {
 	case errors.Is(err, errDraining):
-		w.hangup(421, "4.3.2", w.opts.Hostname+" is shutting down", w.buffered() > 0)
+		w.hangup(ReasonShutdown, 421, "4.3.2", w.opts.Hostname+" is shutting down", w.buffered() > 0)
 	case errors.Is(err, errSlow):
 		w.log.Info("client is too slow")
-		w.hangup(421, "4.4.2", "too slow, closing", false)
+		w.hangup(ReasonSlow, 421, "4.4.2", "too slow, closing", false)
 	case isTimeout(err):
-		w.hangup(421, "4.4.2", "Idle timeout, bye bye", false)
+		w.hangup(ReasonIdle, 421, "4.4.2", "Idle timeout, bye bye", false)
 	default:
 		w.state = stateClosing
 	}

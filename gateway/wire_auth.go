@@ -59,17 +59,17 @@ func (w *wire) auth(args string) bool {
 	offered := w.mechanisms()
 	switch {
 	case len(offered) == 0:
-		w.answer(502, "5.5.1", "AUTH is not offered here")
+		w.deny(ReasonCommand, 502, "5.5.1", "AUTH is not offered here")
 	case !w.private():
-		w.answer(538, "5.7.11", "Encryption required for authentication")
+		w.deny(ReasonTLS, 538, "5.7.11", "Encryption required for authentication")
 	case w.hello == "" || w.hello == "HELO":
-		w.answer(503, "5.5.1", "Send EHLO first")
+		w.deny(ReasonCommand, 503, "5.5.1", "Send EHLO first")
 	case w.login != "":
-		w.answer(503, "5.5.1", "Already authenticated")
+		w.deny(ReasonCommand, 503, "5.5.1", "Already authenticated")
 	case w.busy():
-		w.answer(503, "5.5.1", "AUTH not allowed during a mail transaction")
+		w.deny(ReasonCommand, 503, "5.5.1", "AUTH not allowed during a mail transaction")
 	case !slices.Contains(offered, name):
-		w.answer(504, "5.5.4", "Unrecognized authentication mechanism")
+		w.deny(ReasonCommand, 504, "5.5.4", "Unrecognized authentication mechanism")
 	default:
 		w.signIn(mechanismNamed(name), strings.TrimSpace(initial), given)
 	}
@@ -104,9 +104,9 @@ func (w *wire) notSignedIn(err error) {
 		e.Code, e.EnhancedCode = 454, [3]int{4, 7, 0}
 	}
 	w.log.Info("not signed in", "answer", e.Message)
-	w.answer(e.Code, enhanced(e), e.Message)
+	w.deny(ReasonAuth, e.Code, enhanced(e), e.Message)
 	if w.refusals++; w.refusals >= refusalsMax {
-		w.hangup(421, "4.7.0", "too many failed logins, closing", true)
+		w.hangup(ReasonAuth, 421, "4.7.0", "too many failed logins, closing", true)
 	}
 }
 

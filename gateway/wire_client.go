@@ -149,9 +149,9 @@ func (w *wire) become(c Client, given said) {
 func (w *wire) mayTell(command string) bool {
 	switch {
 	case !w.trusted():
-		w.answer(550, "5.7.0", "You may not use "+command)
+		w.deny(ReasonTrust, 550, "5.7.0", "You may not use "+command)
 	case w.busy():
-		w.answer(503, "5.5.1", command+" not allowed during a mail transaction")
+		w.deny(ReasonCommand, 503, "5.5.1", command+" not allowed during a mail transaction")
 	default:
 		return true
 	}
@@ -161,7 +161,7 @@ func (w *wire) mayTell(command string) bool {
 // refuse answers a command of ours by the funnel.
 func (w *wire) refuse(err error) {
 	e := reply(w.log, err)
-	w.answer(e.Code, enhanced(e), e.Message)
+	w.deny(ReasonCommand, e.Code, enhanced(e), e.Message)
 }
 
 // protocol is the "with" of a Received field (RFC 3848).

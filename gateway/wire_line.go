@@ -89,7 +89,7 @@ func (w *wire) command() ([]byte, error) {
 	for {
 		line, err := w.readLine()
 		if err == errLongLine {
-			w.fault(500, "5.5.2", "Line too long")
+			w.fault(ReasonLine, 500, "5.5.2", "Line too long")
 			line = nil
 		} else if err != nil {
 			w.failed(err)
@@ -150,21 +150,21 @@ func (w *wire) vet(line []byte) []byte {
 	case verb == "BDAT":
 		return w.bdat(string(text[4:]))
 	case hasControl(text) || bytes.Count(line, []byte("\r")) > 1:
-		w.fault(501, "5.5.2", "Control characters are not allowed")
+		w.fault(ReasonLine, 501, "5.5.2", "Control characters are not allowed")
 		return nil
 	case w.barred(verb, string(text)):
-		w.answer(530, "5.7.0", "Must issue a STARTTLS command first")
+		w.deny(ReasonTLS, 530, "5.7.0", "Must issue a STARTTLS command first")
 		return nil
 	case w.extension(string(text)):
 		return nil
 	case verb == "MAIL" && w.hello == "":
-		w.answer(502, "5.5.1", "Please introduce yourself first.")
+		w.deny(ReasonCommand, 502, "5.5.1", "Please introduce yourself first.")
 		return nil
 	case verb == "MAIL" && beyond32(text):
-		w.answer(552, "5.3.4", "Max message size exceeded")
+		w.deny(ReasonSize, 552, "5.3.4", "Max message size exceeded")
 		return nil
 	case w.state == stateBDAT && (verb == "MAIL" || verb == "RCPT" || verb == "DATA"):
-		w.answer(502, "5.5.1", verb+" not allowed during message transfer")
+		w.deny(ReasonCommand, 502, "5.5.1", verb+" not allowed during message transfer")
 		return nil
 	case isGreeting(verb):
 		w.greeting, w.helo = verb, ""
@@ -204,7 +204,7 @@ func isRange(err error) bool {
 func (w *wire) bdat(args string) []byte {
 	size, last, ok := parseBDAT(args)
 	if !ok {
-		w.hangup(501, "5.5.4", "BDAT needs a size, then perhaps LAST", true)
+		w.hangup(ReasonCommand, 501, "5.5.4", "BDAT needs a size, then perhaps LAST", true)
 		return nil
 	}
 	if w.body == nil && w.host != nil {
@@ -224,7 +224,7 @@ func (w *wire) bdat(args string) []byte {
 	}
 	switch {
 	case over:
-		w.answer(552, "5.3.4", "Max message size exceeded")
+		w.deny(ReasonSize, 552, "5.3.4", "Max message size exceeded")
 		w.bridge = bridgeReset
 		return lineRSET
 	case last:

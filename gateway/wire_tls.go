@@ -21,14 +21,14 @@ func (w *wire) barred(verb, text string) bool {
 func (w *wire) startTLS(args string) bool {
 	switch {
 	case args != "":
-		w.answer(501, "5.5.4", "STARTTLS takes no arguments")
+		w.deny(ReasonCommand, 501, "5.5.4", "STARTTLS takes no arguments")
 	case w.tls != nil:
-		w.answer(503, "5.5.1", "TLS is active already")
+		w.deny(ReasonTLS, 503, "5.5.1", "TLS is active already")
 	case w.busy():
-		w.answer(503, "5.5.1", "STARTTLS not allowed during a mail transaction")
+		w.deny(ReasonTLS, 503, "5.5.1", "STARTTLS not allowed during a mail transaction")
 	case w.buffered() > 0:
 		w.log.Warn("input behind STARTTLS")
-		w.hangup(554, "5.5.0", "wait for 220 before you send more", true)
+		w.hangup(ReasonEarly, 554, "5.5.0", "wait for 220 before you send more", true)
 	default:
 		w.answer(220, "2.0.0", "Ready to start TLS")
 		if w.flush() == nil && w.secure() {

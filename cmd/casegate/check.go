@@ -31,6 +31,7 @@ const (
 	foundKeys     = "CG0201" // there is a key to sign tokens with
 	foundListener = "CG0301" // a listener's address is free, or answered by the daemon
 	foundSenders  = "CG0302" // how a listener finds out who sent a message
+	foundCert     = "CG0303" // a listener's certificate can be used
 	foundHop      = "CG0401" // a next hop answers
 	foundRoute    = "CG0402" // where mail for an example address goes
 	foundTLS      = "CG0403" // how a next hop is secured
@@ -58,6 +59,7 @@ func (p *program) runCheck(ctx context.Context, cfg *Config, asJSON bool) error 
 	c.dataDir()
 	c.store(ctx)
 	c.listeners()
+	c.certificates()
 	c.senders(ctx)
 	c.hops(ctx)
 	c.routes()

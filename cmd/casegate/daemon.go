@@ -244,7 +244,7 @@ func (d *daemon) listenerOptions(cfg *Config, l Listener) (gateway.ListenerOptio
 		MaxMessage: int64(cfg.Limits.MessageSize), MaxRecipients: cfg.Limits.Recipients,
 		MaxConnections: l.MaxConnections, MaxPerPeer: l.MaxConnectionsPerPeer,
 		IdleTimeout: time.Duration(cfg.Limits.IdleTimeout), BodyTotal: time.Duration(cfg.Limits.BodyTimeout),
-		Logger: d.log,
+		Seats: d.doors[l.Name].seats, Refused: d.metrics.refused(l.Name), Logger: d.log,
 	}
 	for _, p := range l.Peers {
 		o.Peers = append(o.Peers, p.Prefix)

@@ -196,7 +196,7 @@ func TestReadme(t *testing.T) {
 func signedIn(t *testing.T, trusted bool) {
 	world := startHop(t)
 	r := newByReadme(t, "Signing in at casegate, from another Postfix or a mail client", "", "")
-	ca := certify(t, r.gate.dir)
+	ca := certify(t, r.gate.dir, time.Hour)
 	r.files["casegate.yaml"] += "  - {name: inbound, role: inbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8]}\n"
 	r.startGate("routes: [{role: outbound, next_hop: '" + world.url + "'}]\n")
 	const password = "a password of Kim's"
@@ -207,7 +207,7 @@ func signedIn(t *testing.T, trusted bool) {
 	}
 	r.files["casegate_passwords"] = strings.ReplaceAll(r.files["casegate_passwords"], "PASSWORD", password)
 	if !trusted {
-		if err := os.Rename(certify(t, t.TempDir()), ca); err != nil { // another authority of the same name
+		if err := os.Rename(certify(t, t.TempDir(), time.Hour), ca); err != nil { // another authority of the same name
 			t.Fatal(err)
 		}
 	}
@@ -235,8 +235,8 @@ func signedIn(t *testing.T, trusted bool) {
 func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
 
 // certify writes ca.pem, agents-ca.pem, gw.pem and gw.key into a folder, for
-// gw.city.example.
-func certify(t *testing.T, dir string) (ca string) {
+// gw.city.example, that end after some time.
+func certify(t *testing.T, dir string, life time.Duration) (ca string) {
 	t.Helper()
 	key := func() *ecdsa.PrivateKey {
 		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -256,7 +256,7 @@ func certify(t *testing.T, dir string) (ca string) {
 		return path
 	}
 	caKey, gwKey := key(), key()
-	from, to := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	from, to := time.Now().Add(-time.Hour), time.Now().Add(life)
 	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the city's authority"}, NotBefore: from, NotAfter: to,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
 	gw := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"gw.city.example"}, NotBefore: from, NotAfter: to,

@@ -9,7 +9,7 @@ func TestMemoryBound(t *testing.T) {
 	b := &memoryBound{set: func(limit int64) int64 { limits = append(limits, limit); return 0 }}
 	b.add(0)
 	d := &door{counts: newMetrics().door("x"), memory: b}
-	turns := []*turn{d.turn(100, memoryClear), d.turn(100, memoryTLS)}
+	turns := []*turn{d.turn(memoryClear), d.turn(memoryTLS)}
 	for range 1000 {
 		turns[0].enter()
 		turns[1].enter()

@@ -28,7 +28,7 @@ type metrics struct {
 	decisions   *counters // rule, role
 	exceptions  *counters // reason
 	senders     *counters // verdict
-	refusals    *counters // listener, code
+	refusals    *counters // listener, code, reason
 	deliveries  *counters // role, outcome
 	reloads     *counters // outcome
 	commits     prometheus.Observer
@@ -52,7 +52,7 @@ func newMetrics() *metrics {
 	m.decisions = m.vec("casegate_decisions_total", "Decisions that a rule had part in.", "rule", "role")
 	m.exceptions = m.vec("casegate_exceptions_total", "Messages put on the exceptions list, by reason.", "reason")
 	m.senders = m.vec("casegate_senders_checked_total", "Messages whose sender was checked: pass, forged, unverified, temperror.", "verdict")
-	m.refusals = m.vec("casegate_refusals_total", "Senders, recipients and messages answered 4xx or 5xx by a rule, a pipeline or a connection bound.", "listener", "code")
+	m.refusals = m.vec("casegate_refusals_total", "Answers 4xx and 5xx to clients, by code and reason.", "listener", "code", "reason")
 	m.deliveries = m.vec("casegate_delivery_attempts_total", "Delivery attempts by outcome: delivered, deferred, failed; ambiguous: the next hop may have taken it.", "role", "outcome")
 	m.reloads = m.vec("casegate_reloads_total", "Reloads of the configuration: done, refused.", "outcome")
 	took := m.histogram("casegate_accept_seconds", "From the last byte of a message to its being durable.", seconds(), "role")
@@ -148,17 +148,18 @@ func (m *metrics) onCommit(c bolt.Commit) {
 	}
 }
 
-func (m *metrics) onRefusal(listener string, code int) {
-	m.refusals.With(listener, strconv.Itoa(code)).Inc()
+// refused counts the refusals of a listener.
+func (m *metrics) refused(listener string) func(gateway.Reason, int) {
+	return func(why gateway.Reason, code int) { m.refusals.With(listener, strconv.Itoa(code), string(why)).Inc() }
 }
 
-// counters are counters by one or two labels, found without a lock once made.
+// counters are counters by one to three labels, found without a lock once made.
 // The labels are words of the program's or the configuration's; should they
 // ever not be, what is beyond maxCounters counts as "other".
 type counters struct {
 	vec    *prometheus.CounterVec
 	labels int
-	made   sync.Map // of [2]string
+	made   sync.Map // of [3]string
 	mu     sync.Mutex
 	n      int
 }
@@ -167,7 +168,7 @@ const maxCounters = 500
 
 // With returns the counter of some labels.
 func (c *counters) With(labels ...string) prometheus.Counter {
-	var key [2]string
+	var key [3]string
 	copy(key[:], labels)
 	if found, ok := c.made.Load(key); ok {
 		return found.(prometheus.Counter)
@@ -175,11 +176,11 @@ func (c *counters) With(labels ...string) prometheus.Counter {
 	return c.make(key)
 }
 
-func (c *counters) make(key [2]string) prometheus.Counter {
+func (c *counters) make(key [3]string) prometheus.Counter {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.n >= maxCounters {
-		key = [2]string{"other", "other"}
+		key = [3]string{"other", "other", "other"}
 	}
 	counter := c.vec.WithLabelValues(key[:c.labels]...)
 	if _, had := c.made.LoadOrStore(key, counter); !had {

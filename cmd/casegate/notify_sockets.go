@@ -68,6 +68,6 @@ func (d *daemon) openDoor(l Listener) error {
 			return hint("stop the other program that uses the address, or change the listener's address", "listener %q: %w", l.Name, err)
 		}
 	}
-	d.doors[l.Name] = &door{socket: ln, counts: d.metrics.door(l.Name)}
+	d.doors[l.Name] = &door{socket: ln, counts: d.metrics.door(l.Name), seats: gateway.NewSeats()}
 	return nil
 }

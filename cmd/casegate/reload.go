@@ -69,7 +69,7 @@ func (d *daemon) addListener(e *edition, l Listener, h gateway.Handler) error {
 	if err != nil {
 		return hint("make tls_cert, tls_key and client_ca PEM files that this user can read", "listener %q: %w", l.Name, err)
 	}
-	t := d.doors[l.Name].turn(l.MaxConnections, memoryOf(o.TLSMode))
+	t := d.doors[l.Name].turn(memoryOf(o.TLSMode))
 	ln, err := gateway.NewListener(t, o)
 	if err != nil {
 		return fmt.Errorf("listener %q: %w", l.Name, err)

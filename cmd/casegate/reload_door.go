@@ -2,11 +2,12 @@ package main
 
 import (
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/casegate/casegate/gateway"
 )
 
 // door is a socket that listeners take turns at: with each reload a new one
@@ -17,13 +18,12 @@ type door struct {
 	socket net.Listener
 	counts doorCounts
 	memory *memoryBound
-	inside atomic.Int64 // connections, of all turns
+	seats  *gateway.Seats // of all turns
 }
 
 // turn is one listener's share of a door: the net.Listener that it is given.
 type turn struct {
 	*door
-	most   int64 // connections at this door, those of earlier turns included
 	holds  int64 // bytes of memory that one of them may hold
 	over   atomic.Bool
 	served chan struct{} // closed: nobody accepts any more
@@ -34,38 +34,25 @@ type turn struct {
 	vacate sync.Once
 }
 
-func (d *door) turn(most int, holds int64) *turn {
-	return &turn{door: d, most: int64(most), holds: holds, served: make(chan struct{}), empty: make(chan struct{})}
+func (d *door) turn(holds int64) *turn {
+	return &turn{door: d, holds: holds, served: make(chan struct{}), empty: make(chan struct{})}
 }
-
-// tooMany is said where earlier turns leave no room: a listener counts its own
-// connections only.
-const tooMany = "421 4.7.0 Too many connections, try again later\r\n"
 
 // Accept lets the next connection in, until the turn is over.
 func (t *turn) Accept() (net.Conn, error) {
-	for {
-		if t.over.Load() {
-			return nil, net.ErrClosed
-		}
-		c, err := t.socket.Accept()
-		if err != nil && t.over.Load() {
-			return nil, net.ErrClosed
-		}
-		if err != nil {
-			return nil, err
-		}
-		t.counts.connections.Inc()
-		if mine, all := t.enter(); all > t.most && all > mine {
-			c.SetWriteDeadline(time.Now().Add(time.Second))
-			io.WriteString(c, tooMany)
-			c.Close()
-			t.leave()
-			t.counts.refused(421)
-			continue
-		}
-		return &visit{Conn: c, turn: t}, nil
+	if t.over.Load() {
+		return nil, net.ErrClosed
 	}
+	c, err := t.socket.Accept()
+	if err != nil && t.over.Load() {
+		return nil, net.ErrClosed
+	}
+	if err != nil {
+		return nil, err
+	}
+	t.counts.connections.Inc()
+	t.enter()
+	return &visit{Conn: c, turn: t}, nil
 }
 
 // Close closes the socket for good, if it is still this turn's.
@@ -103,20 +90,18 @@ func (t *turn) settle() {
 	}
 }
 
-func (t *turn) enter() (mine, all int64) {
+func (t *turn) enter() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.inside++
 	t.counts.open.Inc()
 	t.memory.add(t.holds)
-	return t.inside, t.door.inside.Add(1)
 }
 
 func (t *turn) leave() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.inside--
-	t.door.inside.Add(-1)
 	t.counts.open.Dec()
 	t.memory.add(-t.holds)
 	t.settle()

@@ -103,6 +103,28 @@ func TestReload(t *testing.T) {
 	}
 }
 
+// TestCapsOverReloads: connections of before a reload count towards the caps of
+// after it.
+func TestCapsOverReloads(t *testing.T) {
+	g := newGate(t, "none", "smtp://127.0.0.1:9")
+	text := fmt.Sprintf(gateConfig, g.dir, "none", "smtp://127.0.0.1:9")
+	g.write("casegate.yaml", []byte(strings.Replace(text, "bare_newline: normalize", "max_connections_per_peer: 2", 1)))
+	g.start()
+	for range 2 {
+		c, err := dialWire(g.at["border"], false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.conn.Close()
+		g.reloadWith()
+	}
+	if _, err := dialWire(g.at["border"], false); err == nil || !strings.Contains(err.Error(), "421 4.7.0 Too many connections from your address") {
+		t.Errorf("a third connection over three editions: %v", err)
+	}
+	text, _ = g.page("/metrics")
+	same(t, "refusals", sample(text, `casegate_refusals_total{code="421",listener="border",reason="connections"}`), 1.0)
+}
+
 // TestReloadRefused: on any error the old configuration stays, in all its parts,
 // and the log says where the mistake is.
 func TestReloadRefused(t *testing.T) {
