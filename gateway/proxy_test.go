@@ -123,7 +123,7 @@ func TestProxyFacts(t *testing.T) {
 	c.do("EHLO client.test", "250")
 	c.begin()
 	c.do("hi\r\n.", "250")
-	if env := h.got()[0].env; env.Peer != netip.MustParseAddr("192.0.2.7") || env.PeerName != "192.0.2.7:4711" {
+	if env := h.got()[0].env; env.Peer != netip.MustParseAddr("192.0.2.7") || env.PeerName != "192.0.2.7:4711" || !env.PeerNamed {
 		t.Errorf("peer %v, %q", env.Peer, env.PeerName)
 	}
 	via(seven).expect("220")
@@ -138,7 +138,7 @@ func TestProxyFacts(t *testing.T) {
 		c.begin()
 		c.do("hi\r\n.", "250")
 	}
-	if env := h.got()[1].env; !env.Peer.IsLoopback() {
+	if env := h.got()[1].env; !env.Peer.IsLoopback() || env.PeerNamed {
 		t.Errorf("peer %v", env.Peer)
 	}
 	c.do("QUIT", "221")

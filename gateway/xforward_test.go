@@ -76,7 +76,7 @@ func TestXForwardFacts(t *testing.T) {
 	c.do("XFORWARD NAME=spike.test ADDR=IPV6:2001:db8::2 PORT=4711 PROTO=esmtp", "250")
 	c.do("XFORWARD HELO=spike+20x.test IDENT=4Xyz SOURCE=REMOTE", "250")
 	want := Client{Name: "spike.test", Addr: netip.MustParseAddr("2001:db8::2"), Port: 4711, Protocol: "ESMTP", Helo: "spike x.test", Ident: "4Xyz", Source: "REMOTE"}
-	if env := send(); env.Client != want || !env.Peer.IsLoopback() || env.Helo != "client.test" {
+	if env := send(); env.Client != want || !env.Peer.IsLoopback() || env.PeerNamed || env.Helo != "client.test" {
 		t.Errorf("%+v", env)
 	}
 	if env := send(); env.Client != (Client{}) {
@@ -109,7 +109,7 @@ func TestXClientFacts(t *testing.T) {
 	c.do("hi\r\n.", "250")
 	env := h.got()[0].env
 	if env.Peer != netip.MustParseAddr("192.0.2.7") || env.PeerName != "192.0.2.7:4711" || env.PeerHost != "home.test" ||
-		env.Helo != "laptop" || env.Protocol != "SMTP" || env.Login != "kim@city.example" {
+		!env.PeerNamed || env.Helo != "laptop" || env.Protocol != "SMTP" || env.Login != "kim@city.example" {
 		t.Errorf("%+v", env)
 	}
 	for _, command := range []string{"XCLIENT ADDR=127.0.0.1", "XCLIENT LOGIN=ann@city.example", "XFORWARD NAME=x"} {
@@ -131,4 +131,22 @@ func TestXClientFacts(t *testing.T) {
 	c.do("XCLIENT ADDR=127.0.0.3", "220")
 	c.do("EHLO other.test", "250")
 	c.do("XCLIENT ADDR=192.0.2.8", "220")
+}
+
+// TestXClientWithoutAddress: a proxy that tells only a part has not named the
+// client; one that does not know the address has.
+func TestXClientWithoutAddress(t *testing.T) {
+	h := &testHandler{}
+	l := listen(t, h, func(o *ListenerOptions) { o.XClient = true })
+	for command, named := range map[string]bool{"XCLIENT HELO=laptop.test": false, "XCLIENT ADDR=[UNAVAILABLE]": true, "XCLIENT ADDR=192.0.2.7": true} {
+		c := greeted(t, l)
+		c.do(command, "220")
+		c.do("EHLO laptop.test", "250")
+		c.begin()
+		c.do("hi\r\n.", "250")
+		all := h.got()
+		if env := all[len(all)-1].env; env.PeerNamed != named {
+			t.Errorf("%s: %+v", command, env)
+		}
+	}
 }
