@@ -145,6 +145,20 @@ type visit struct {
 	verdicts []verdict
 }
 
+// elsewhere reports whether the next hop was not asked to take the mail for
+// anyone, and so another may be.
+func (v visit) elsewhere() bool {
+	for _, to := range v.verdicts {
+		if to.unreached {
+			return true
+		}
+		if !to.unfit {
+			return false
+		}
+	}
+	return true
+}
+
 // trial is what came of a group: nothing if there was no room, or no time.
 type trial struct {
 	visits []visit
@@ -152,7 +166,7 @@ type trial struct {
 }
 
 // try tries the recipients of a group at the first of its next hops that a
-// session can be opened with.
+// session can be opened with, and that offers what the message needs.
 func (r *Relay) try(ctx, work context.Context, j *job, g group) (t trial) {
 	for _, h := range g.hops {
 		v, wait, ok := r.visit(ctx, work, j, h, g)
@@ -163,7 +177,7 @@ func (r *Relay) try(ctx, work context.Context, j *job, g group) (t trial) {
 			return t
 		}
 		t.visits = append(t.visits, v)
-		if !slices.ContainsFunc(v.verdicts, func(v verdict) bool { return v.unreached }) {
+		if !v.elsewhere() {
 			break
 		}
 	}

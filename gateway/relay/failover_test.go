@@ -257,3 +257,34 @@ func TestPassingTroubleIsWaitedOut(t *testing.T) {
 		}
 	})
 }
+
+// TestFailOverToOneThatOffersMore: a next hop that lacks what the message needs
+// is not asked; the other one is. Where none has it, the last one's want counts.
+func TestFailOverToOneThatOffersMore(t *testing.T) {
+	umlaut := strings.Replace(eml, "\r\n\r\n", "\r\n\r\n\u00fcber ", 1)
+	for name, c := range map[string]struct {
+		two   string
+		state store.DeliveryState
+		want  []string
+	}{
+		"the second has it": {hello + eight + "C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\n" + data, store.Delivered, []string{"1 failed", "2 delivered"}},
+		"none has it":       {hello + "S: 250 gw", store.Failed, []string{"1 failed", "2 failed"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, one, two := newMemory(), newPeer(t, hello+"S: 250 gw"), newPeer(t, c.two)
+				id := m.add(umlaut, time.Now(), "ana@x.example")
+				_, stop := run(t, m, Options{
+					Dial:   dialers(map[string]*peer{"127.0.0.1:1": one, "127.0.0.1:2": two}),
+					Routes: []Route{{Role: "outbound", NextHop: "smtp://127.0.0.1:1", Further: []string{"smtp://127.0.0.1:2"}}},
+				})
+				time.Sleep(time.Second)
+				stop()
+				d := m.get(id)
+				if diff := cmp.Diff(c.want, attempts(d)); diff != "" || d.State != c.state {
+					t.Errorf("%s: want - got +\n%s\n%+v", d.State, diff, d)
+				}
+			})
+		})
+	}
+}

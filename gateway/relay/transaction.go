@@ -42,6 +42,7 @@ type verdict struct {
 	ambiguous  bool       // the next hop may have taken it
 	unreadable bool       // the archive does not give the message
 	unreached  bool       // no session could be opened
+	unfit      bool       // what the next hop does not offer kept it from being asked: another one may
 	tls        *store.TLS // of the session
 	relayed    bool       // delivered to who tells nobody of it: DSN is not offered
 }
@@ -103,7 +104,7 @@ func (t *transaction) refuse() {
 		case !sendable(to.Address):
 			t.to[i] = verdict{state: store.Failed, reply: "5.1.3 the address cannot be sent as it is written", own: true}
 		case !ascii(to.Address) && !t.c.ext.utf8:
-			t.to[i] = verdict{state: store.Failed, reply: "5.6.7 the address needs SMTPUTF8, which the next hop does not offer", own: true}
+			t.to[i] = verdict{state: store.Failed, reply: "5.6.7 the address needs SMTPUTF8, which the next hop does not offer", own: true, unfit: true}
 		default:
 			t.ask = append(t.ask, i)
 		}
@@ -117,9 +118,9 @@ func (t *transaction) unfit() verdict {
 	case !sendable(t.env.from):
 		return verdict{state: store.Failed, reply: "5.1.7 the sender's address cannot be sent as it is written"}
 	case ext.size > 0 && size > ext.size:
-		return verdict{state: store.Failed, reply: fmt.Sprintf("5.3.4 the message has %d octets, the next hop takes %d", size, ext.size)}
+		return verdict{state: store.Failed, reply: fmt.Sprintf("5.3.4 the message has %d octets, the next hop takes %d", size, ext.size), unfit: true}
 	case !ext.utf8 && (t.env.utf8 || !ascii(t.env.from)):
-		return verdict{state: store.Failed, reply: "5.6.7 the message needs SMTPUTF8, which the next hop does not offer"}
+		return verdict{state: store.Failed, reply: "5.6.7 the message needs SMTPUTF8, which the next hop does not offer", unfit: true}
 	case ext.eightBit:
 		return verdict{}
 	}
@@ -130,7 +131,7 @@ func (t *transaction) unfit() verdict {
 		return sourceVerdict(err)
 	}
 	if eight {
-		return verdict{state: store.Failed, reply: "5.6.3 the message is 8-bit, and the next hop does not offer 8BITMIME"}
+		return verdict{state: store.Failed, reply: "5.6.3 the message is 8-bit, and the next hop does not offer 8BITMIME", unfit: true}
 	}
 	return verdict{}
 }
