@@ -45,5 +45,5 @@ func (p *inbound) setAside(a *arrival, why error) {
 		a.mail.ContentHash = "observed " + a.mail.ContentHash
 	}
 	a.verdict, a.sealer = mailauth.Off(), nil
-	a.ack, a.ackID = &ackBody{}, store.NewID()
+	a.ackID = store.NewID()
 }

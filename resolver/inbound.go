@@ -172,6 +172,10 @@ func weigh(m Mail, f store.Facts, s Settings) *inbound {
 	d := &in.d
 	d.Direction, d.Class, d.Identity, d.Method = store.Incoming, in.class, in.sender.identity, in.tracking.said()
 	d.Related, d.Mailboxes = in.tracking.related, in.mailboxes()
+	if label := mixedScripts(in.sender.address.Address); label != "" {
+		d.Flags = append(d.Flags, "mixed-scripts")
+		in.note("the sender's address mixes the letters of several scripts in %+q: it may be made to look like another", label)
+	}
 	return in
 }
 
