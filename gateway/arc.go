@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/casegate/casegate/gateway/mailauth"
@@ -47,12 +48,20 @@ func (p *inbound) seal(n *plan, a arrival) error {
 }
 
 // noteBroken records the foreign signatures that do not hold for what is handed
-// on. They stay: we change nothing but what the rules say.
+// on; of more than a few how many there are. They stay: we change nothing but
+// what the rules say.
 func (a arrival) noteBroken(n *plan) {
 	if len(n.deliveries) == 0 {
 		return
 	}
-	for _, b := range brokenSignatures(a.header, n.sent) {
+	broken := brokenSignatures(a.header, n.sent)
+	for _, b := range broken[:min(len(broken), maxBroken)] {
 		n.say("the DKIM-Signature of " + b.domain + " does not hold for what is handed on: it covers " + b.covers + ", which our stamps change")
 	}
+	if more := len(broken) - maxBroken; more > 0 {
+		n.say(fmt.Sprintf("%d more signatures do not hold for what is handed on", more))
+	}
 }
+
+// maxBroken is how many broken signatures are named.
+const maxBroken = 8

@@ -354,3 +354,16 @@ func TestAssignedAsChecked(t *testing.T) {
 	}
 	sound(t, o)
 }
+
+// Who signs a thousand times does not make the decision long.
+func TestManyBrokenSignatures(t *testing.T) {
+	o := desk(t, nil)
+	eml := strings.Repeat("DKIM-Signature: v=1; d=crm.example; h=from:x-case-ref; bh=x; b=y\r\n", 2000) + "From: ann@x.example\r\nTo: 311@city.example\r\n\r\nout\r\n"
+	r, err := hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "ann@x.example", eml, "311@city.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k := keptOf(t, o, r); strings.Count(strings.Join(k.message.Decision.Reasons, "\n"), "crm.example") != 8 || !k.says("1992 more signatures do not hold") {
+		t.Errorf("%q", k.message.Decision.Reasons)
+	}
+}

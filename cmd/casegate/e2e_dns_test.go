@@ -12,8 +12,8 @@ import (
 )
 
 // TestCorpusWithoutDNS sends the corpus to a listener that checks senders while
-// its DNS server says nothing, or is not there: nothing is put off for that or
-// takes long, and nobody is forged.
+// its DNS server says nothing, is not there, or knows nobody: nothing is put off
+// for that or takes long, and nobody is forged.
 func TestCorpusWithoutDNS(t *testing.T) {
 	mails := corpusWay{}.prepare(corpus(t))
 	mute, err := net.ListenPacket("udp", "127.0.0.1:0")
@@ -21,7 +21,7 @@ func TestCorpusWithoutDNS(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { mute.Close() })
-	for name, server := range map[string]string{"silent": mute.LocalAddr().String(), "not there": "127.0.0.1:1"} {
+	for name, server := range map[string]string{"silent": mute.LocalAddr().String(), "not there": "127.0.0.1:1", "empty": startDNS(t).address} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, rigOptions{listeners: fmt.Sprintf(`  - {name: check, role: inbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8], trust: [xforward], authentication: check}
