@@ -35,7 +35,9 @@ type sink struct {
 	from    []string
 	count   int
 	keep    bool
-	rcpt    func(to string) error // instead of what Rcpt says
+	mailed  []smtp.MailOptions          // of each MAIL
+	asked   map[string]smtp.RcptOptions // by recipient
+	rcpt    func(to string) error       // instead of what Rcpt says
 	auth    map[string]func() sasl.Server
 }
 
@@ -153,14 +155,20 @@ type sinkSession struct {
 func (s *sinkSession) Reset()        { s.to = nil }
 func (s *sinkSession) Logout() error { return nil }
 
-func (s *sinkSession) Mail(from string, _ *smtp.MailOptions) error {
+func (s *sinkSession) Mail(from string, o *smtp.MailOptions) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.from = append(s.from, from)
+	s.from, s.mailed = append(s.from, from), append(s.mailed, *o)
 	return nil
 }
 
-func (s *sinkSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+func (s *sinkSession) Rcpt(to string, o *smtp.RcptOptions) error {
+	s.mu.Lock()
+	if s.asked == nil {
+		s.asked = map[string]smtp.RcptOptions{}
+	}
+	s.asked[to] = *o
+	s.mu.Unlock()
 	switch {
 	case s.rcpt != nil:
 		if err := s.rcpt(to); err != nil {
