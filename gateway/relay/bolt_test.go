@@ -1,9 +1,12 @@
 package relay
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -121,4 +124,37 @@ func TestOnBolt(t *testing.T) {
 	if _, ok, err := st.NextDue(t.Context(), nil); ok || err != nil {
 		t.Errorf("something is left: %v", err)
 	}
+}
+
+// TestAwayForSixHours: a next hop that disappears and comes back gets each mail
+// once, without anybody's help, and who submitted it heard that it takes long.
+func TestAwayForSixHours(t *testing.T) {
+	inVirtualTime(t, func(b *bed) {
+		back, dial := time.Now().Add(6*time.Hour), b.opts.Dial
+		b.opts.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			if time.Now().Before(back) {
+				return nil, errors.New("connection refused")
+			}
+			return dial(ctx, network, address)
+		}
+		var ids []store.ID
+		for i := range 20 {
+			ids = append(ids, b.send(eml, nil, fmt.Sprintf("ana%d@x.example", i)).ID)
+		}
+		b.run(11 * time.Hour) // the pause is 4 h by then
+		for i, id := range ids {
+			d := b.delivery(id)
+			if n := len(b.sink.got(d.Recipients[0].Address)); d.State != store.Delivered || n != 1 {
+				b.Errorf("mail %d came %d times: %+v", i, n, d)
+			}
+			for _, a := range d.Attempts {
+				if a.Ambiguous {
+					b.Errorf("%+v", a)
+				}
+			}
+		}
+		if got := b.reports(); len(got) != len(ids) || got[0].Recipients[0].Action != "delayed" {
+			b.Errorf("%d reports for %d mails: %+v", len(got), len(ids), got)
+		}
+	})
 }

@@ -1,0 +1,430 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/store"
+)
+
+// TestMoods sends by the daemon to next hops that have what a next hop can
+// have. Each mail arrives once, or the attempt that leaves that in doubt says
+// so; who submitted it hears what the next hop said.
+func TestMoods(t *testing.T) {
+	office := startHop(t) // where the reports go
+	pinned, verified := newCertificate(t, ""), newCertificate(t, "")
+	hops := map[string]*moody{
+		"slow":     newMoody(t, nil, mood{pause: 500 * time.Millisecond}),
+		"torn":     newMoody(t, nil, mood{hangsUp: 1}),
+		"picky":    newMoody(t, nil, mood{refuses: "nobody@"}),
+		"pinned":   newMoody(t, pinned, mood{}),
+		"verified": newMoody(t, verified, mood{}),
+		"stripped": newMoody(t, pinned, mood{}),
+		"gone":     newMoody(t, nil, mood{}),
+		"cut":      newMoody(t, nil, mood{cutsOff: 1}),
+	}
+	secure := map[string]string{
+		"pinned":   "tls: pin, tls_pin: [" + pinned.pin + "]",
+		"verified": fmt.Sprintf("tls: verify, tls_ca: %q", verified.ca),
+		"stripped": "tls: require",
+	}
+	g := newGate(t, "none", office.url)
+	var routes strings.Builder
+	for name, hop := range hops {
+		route := fmt.Sprintf("  - {role: outbound, recipient_domain: %s.example, next_hop: %q", name, hop.url())
+		if secure[name] != "" {
+			route += ", " + secure[name]
+		}
+		routes.WriteString(route + "}\n")
+	}
+	g.edit("routes:\n", "routes:\n"+routes.String(), "log: {", "retry: {schedule: [1s]}\nlog: {")
+	g.start()
+
+	slow := g.submit(t, "slow", "ana@slow.example")
+	t.Run("drops after the dot", func(t *testing.T) {
+		g.submit(t, "torn", "ana@torn.example")
+		d := g.went(t, "ana@torn.example", store.Delivered)
+		if len(d.Attempts) != 2 || !d.Attempts[0].Ambiguous || d.Attempts[1].Ambiguous || hops["torn"].count("torn") != 2 {
+			t.Errorf("at the next hop %d times: %+v", hops["torn"].count("torn"), d.Attempts)
+		}
+		shown := string(g.run("queue", "show", d.ID.String()))
+		if strings.Count(shown, "(ambiguous: the next hop may have taken it): 4.4.2 no reply to the final dot, it may have been taken: the next hop hung up") != 1 {
+			t.Errorf("queue show:\n%s", shown)
+		}
+	})
+	t.Run("drops before the dot", func(t *testing.T) {
+		g.submitLong(t, "cut", 4<<20, "ana@cut.example") // more than a connection holds
+		d := g.went(t, "ana@cut.example", store.Delivered)
+		if len(d.Attempts) != 2 || d.Attempts[0].Ambiguous || d.Attempts[1].Ambiguous || hops["cut"].count("cut") != 1 {
+			t.Errorf("at the next hop %d times: %+v", hops["cut"].count("cut"), d.Attempts)
+		}
+	})
+	t.Run("5xx for one of three", func(t *testing.T) {
+		g.submit(t, "picky", "ana@picky.example", "nobody@picky.example", "ben@picky.example")
+		d := g.went(t, "nobody@picky.example", store.Failed)
+		if len(d.Attempts) != 1 || hops["picky"].count("picky") != 1 || hops["picky"].recipients("picky") != "ana@picky.example ben@picky.example" {
+			t.Errorf("%+v\nat the next hop for %s", d, hops["picky"].recipients("picky"))
+		}
+		told := office.take(t, "Your message could not be delivered")
+		same(t, "MAIL FROM and RCPT TO", append([]string{told.from}, told.to...), []string{"", "kim@city.example"})
+		g.reported(t, told, message.ReportedRecipient{
+			FinalRecipient: "nobody@picky.example", OriginalRecipient: "nobody@picky.example", Action: "failed", Status: "5.1.1",
+			DiagnosticCode: "smtp; 550 5.1.1 no such user", RemoteMTA: "[127.0.0.1]",
+		})
+	})
+	t.Run("changes its certificate, pinned", func(t *testing.T) {
+		hop, renewed := hops["pinned"], newCertificate(t, "")
+		g.submit(t, "pin-1", "ana@pinned.example")
+		g.went(t, "ana@pinned.example", store.Delivered)
+		hop.restart(renewed)
+		g.submit(t, "pin-2", "ben@pinned.example")
+		d := g.went(t, "ben@pinned.example", "")
+		if d.State != store.Queued || hop.count("pin-2") != 0 || !strings.Contains(d.Attempts[0].Reply, "its key is "+renewed.pin+", which is not pinned") {
+			t.Errorf("%+v", d)
+		}
+		g.reloadWith(pinned.pin, renewed.pin)
+		g.run("queue", "flush", "--address", "ben@pinned.example")
+		d = g.went(t, "ben@pinned.example", store.Delivered)
+		if last := d.Attempts[len(d.Attempts)-1]; hop.count("pin-2") != 1 || last.TLS == nil || last.TLS.Pin != renewed.pin || last.TLS.Trust != "pinned" {
+			t.Errorf("%d times, %+v", hop.count("pin-2"), d)
+		}
+	})
+	t.Run("changes its certificate, verified", func(t *testing.T) {
+		hop := hops["verified"]
+		g.submit(t, "verify-1", "ana@verified.example")
+		g.went(t, "ana@verified.example", store.Delivered)
+		hop.restart(newCertificate(t, "")) // of another authority
+		g.submit(t, "verify-2", "ben@verified.example")
+		d := g.went(t, "ben@verified.example", "")
+		if d.State != store.Queued || hop.count("verify-2") != 0 || !strings.Contains(d.Attempts[0].Reply, "certificate is not the one expected") {
+			t.Errorf("%+v", d)
+		}
+		hop.restart(newCertificate(t, verified.ca)) // the same authority's: nobody need do anything
+		g.run("queue", "flush", "--address", "ben@verified.example")
+		d = g.went(t, "ben@verified.example", store.Delivered)
+		if last := d.Attempts[len(d.Attempts)-1]; hop.count("verify-2") != 1 || last.TLS == nil || last.TLS.Trust != "verified" {
+			t.Errorf("%d times, %+v", hop.count("verify-2"), d)
+		}
+	})
+	t.Run("strips STARTTLS", func(t *testing.T) {
+		hop := hops["stripped"]
+		hop.restart(nil)
+		g.submit(t, "stripped", "ana@stripped.example")
+		d := g.went(t, "ana@stripped.example", "")
+		if d.State != store.Queued || hop.count("stripped") != 0 || d.Attempts[0].Reply != "4.4.1 STARTTLS is not offered, and tls is require" {
+			t.Errorf("%+v", d)
+		}
+		hop.restart(pinned)
+		g.run("queue", "flush", "--address", "ana@stripped.example")
+		if g.went(t, "ana@stripped.example", store.Delivered); hop.count("stripped") != 1 {
+			t.Errorf("%d times", hop.count("stripped"))
+		}
+	})
+	t.Run("disappears, and comes back", func(t *testing.T) {
+		hop := hops["gone"]
+		hop.stop()
+		g.submit(t, "gone", "ana@gone.example")
+		if d := g.went(t, "ana@gone.example", ""); d.State != store.Queued || !strings.HasPrefix(d.Attempts[0].Reply, "4.4.1 connecting: ") {
+			t.Errorf("%+v", d)
+		}
+		hop.start(nil)
+		g.run("queue", "flush", "--address", "ana@gone.example") // by itself it goes some seconds later
+		d := g.went(t, "ana@gone.example", store.Delivered)
+		for _, a := range d.Attempts {
+			if a.Ambiguous || hop.count("gone") != 1 {
+				t.Errorf("%d times: %+v", hop.count("gone"), d)
+			}
+		}
+	})
+	t.Run("accepts slowly", func(t *testing.T) {
+		d := g.went(t, "ana@slow.example", store.Delivered)
+		if d.Message.String() != slow || len(d.Attempts) != 1 || d.Attempts[0].Ambiguous || hops["slow"].count("slow") != 1 {
+			t.Errorf("%d times: %+v", hops["slow"].count("slow"), d)
+		}
+	})
+	g.settle()
+	same(t, "further reports", office.left(), 0)
+}
+
+// edit replaces pieces of the configuration.
+func (g *gate) edit(replace ...string) {
+	g.t.Helper()
+	path := filepath.Join(g.dir, "casegate.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(string(text), replace[i]) {
+			g.t.Fatalf("the configuration has no %q", replace[i])
+		}
+	}
+	g.write("casegate.yaml", []byte(strings.NewReplacer(replace...).Replace(string(text))))
+}
+
+// submit hands kim's mail to the listener desk, with an envelope id and the
+// original recipients (RFC 3461), and returns its id.
+func (g *gate) submit(t *testing.T, subject string, to ...string) string {
+	t.Helper()
+	return g.submitLong(t, subject, 0, to...)
+}
+
+// submitLong is submit for a mail with so many octets more.
+func (g *gate) submitLong(t *testing.T, subject string, more int, to ...string) string {
+	t.Helper()
+	c, err := dialWire(g.at["desk"], false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.conn.Close()
+	lines := []string{"MAIL FROM:<kim@city.example> RET=HDRS ENVID=of-" + subject}
+	for _, one := range to {
+		lines = append(lines, "RCPT TO:<"+one+"> ORCPT=rfc822;"+one)
+	}
+	for _, line := range append(lines, "DATA") {
+		if reply, err := c.say(line); err != nil || reply[0] > '3' {
+			t.Fatalf("%s: %s %v", line, reply, err)
+		}
+	}
+	eml := append(simpleMail(subject, "kim@city.example", strings.Join(to, ", ")), bytes.Repeat([]byte("and so on\r\n"), more/11)...)
+	(&dotWriter{w: c.w, atStart: true}).Write(eml)
+	reply, err := c.say(".")
+	if err != nil || acceptedID(reply) == "" {
+		t.Fatalf("not taken: %s %v", reply, err)
+	}
+	return acceptedID(reply)
+}
+
+// went waits until the delivery to an address is in a state, or has at least
+// been tried if that is empty.
+func (g *gate) went(t *testing.T, to string, state store.DeliveryState) store.Delivery {
+	t.Helper()
+	var list []store.Delivery
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		g.json(&list, "queue", "list", "--address", to)
+		if len(list) == 1 && len(list[0].Attempts) > 0 && (state == "" || list[0].State == state) {
+			return list[0]
+		}
+	}
+	t.Fatalf("mail for %s is not %s: %+v", to, state, list)
+	return store.Delivery{}
+}
+
+// reported reads a report as the submitter's software does.
+func (g *gate) reported(t *testing.T, m arrived, want ...message.ReportedRecipient) {
+	t.Helper()
+	header, body, _ := bytes.Cut(m.raw, []byte("\r\n\r\n"))
+	report, err := message.ReadReport(message.Parse(append(header, "\r\n\r\n"...)), bytes.NewReader(body))
+	if err != nil {
+		t.Fatalf("%v:\n%s", err, m.raw)
+	}
+	same(t, "the report's recipients", report.Recipients, want)
+	for _, field := range []string{"\r\nOriginal-Envelope-Id: of-picky\r\n", "\r\nContent-Type: text/rfc822-headers\r\n", "\r\nAuto-Submitted: auto-replied\r\n"} {
+		if !bytes.Contains(m.raw, []byte(field)) || report.Returned == nil {
+			t.Errorf("it lacks %q:\n%s", field, m.raw)
+		}
+	}
+}
+
+// mood is how a next hop is; the zero mood takes all mail at once.
+type mood struct {
+	pause   time.Duration // before each reply of its own
+	refuses string        // recipients that begin so: 550
+	hangsUp int           // so many mails are taken whole, and nothing said
+	cutsOff int           // so many mails are cut off in mid body
+}
+
+// moody is a real SMTP server that can go away and come back on its port.
+type moody struct {
+	t       *testing.T
+	address string
+	server  *smtp.Server
+	done    chan struct{}
+
+	mu    sync.Mutex
+	mood  mood
+	taken map[string]int    // by Subject
+	to    map[string]string // its recipients
+}
+
+func newMoody(t *testing.T, c *certificate, m mood) *moody {
+	h := &moody{t: t, address: "127.0.0.1:0", mood: m, taken: map[string]int{}, to: map[string]string{}}
+	h.start(c)
+	t.Cleanup(h.stop)
+	return h
+}
+
+func (h *moody) url() string { return "smtp://" + h.address }
+
+// start serves on the port it had; STARTTLS is offered with a certificate only.
+func (h *moody) start(c *certificate) {
+	h.t.Helper()
+	ln, err := net.Listen("tcp", h.address)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	server := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		time.Sleep(h.mood.pause)
+		return &moodySession{moody: h, conn: c}, nil
+	}))
+	server.Domain, server.ErrorLog = "moody.example", log.New(io.Discard, "", 0)
+	if c != nil {
+		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{c.pair}}
+	}
+	done := make(chan struct{})
+	go func() { server.Serve(ln); close(done) }()
+	h.address, h.server, h.done = ln.Addr().String(), server, done
+}
+
+func (h *moody) stop() {
+	h.server.Close()
+	<-h.done
+}
+
+func (h *moody) restart(c *certificate) {
+	h.t.Helper()
+	h.stop()
+	h.start(c)
+}
+
+func (h *moody) count(subject string) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.taken[subject]
+}
+
+func (h *moody) recipients(subject string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.to[subject]
+}
+
+type moodySession struct {
+	*moody
+	conn *smtp.Conn
+	rcpt []string
+}
+
+func (s *moodySession) Reset()        { s.rcpt = nil }
+func (s *moodySession) Logout() error { return nil }
+
+func (s *moodySession) Mail(string, *smtp.MailOptions) error {
+	time.Sleep(s.mood.pause)
+	return nil
+}
+
+func (s *moodySession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	time.Sleep(s.mood.pause)
+	if s.mood.refuses != "" && strings.HasPrefix(to, s.mood.refuses) {
+		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such user"}
+	}
+	s.rcpt = append(s.rcpt, to)
+	return nil
+}
+
+func (s *moodySession) Data(r io.Reader) error {
+	s.mu.Lock()
+	cut := s.mood.cutsOff > 0
+	s.mood.cutsOff--
+	s.mu.Unlock()
+	if cut {
+		r.Read(make([]byte, 10))
+		s.conn.Close()
+		return io.ErrUnexpectedEOF
+	}
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	time.Sleep(s.mood.pause)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	subject := parseEML(raw).get("Subject")
+	s.taken[subject]++
+	s.to[subject] = strings.Join(s.rcpt, " ")
+	if s.mood.hangsUp--; s.mood.hangsUp >= 0 {
+		s.conn.Close()
+	}
+	return nil
+}
+
+// certificate is one for 127.0.0.1, and the PEM file of who vouches for it.
+type certificate struct {
+	pair tls.Certificate
+	pin  string
+	ca   string
+}
+
+// newCertificate issues one with a new key, by the authority of a file, or by a
+// new one.
+func newCertificate(t *testing.T, ca string) *certificate {
+	t.Helper()
+	if ca == "" {
+		ca = newAuthority(t)
+	}
+	authority, err := tls.LoadX509KeyPair(ca, ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, authority.Leaf, key.Public(), authority.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(spki)
+	return &certificate{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, hex.EncodeToString(sum[:]), ca}
+}
+
+// newAuthority makes a PEM file of a certificate that may issue others, and its
+// key.
+func newAuthority(t *testing.T) string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
+	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
