@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
@@ -307,6 +308,50 @@ func TestSigningWaitsForNobody(t *testing.T) {
 		}
 		sound(t, o)
 	}
+}
+
+// What waited for the directory is acknowledged when that answers, and signed
+// outside the transaction too.
+func TestRetrySignsOutside(t *testing.T) {
+	signers, records := signing(t)
+	o, s := answering(t), &shifting{}
+	s.Store, o.Store, o.Signers = o.Store, s, signers
+	out := true
+	o.Logger = slog.New(slog.DiscardHandler)
+	o.Directory = func(context.Context, time.Time, []string) error {
+		if out {
+			return errors.New("no answer")
+		}
+		return nil
+	}
+	m := stored(t, o, mustHand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "ann@x.example",
+		"From: ann@x.example\r\nTo: 311@city.example\r\nSubject: light\r\n\r\nout\r\n", "311@city.example"))
+	if m.Exception != gateway.PendingDirectory {
+		t.Fatalf("%+v", m)
+	}
+	out = false
+	var outside, inside int
+	signers.For("city.example").Now = func() time.Time {
+		if s.inside.Load() {
+			inside++
+		} else {
+			outside++
+		}
+		return time.Now()
+	}
+	if m, err := gateway.Retry(t.Context(), o, gateway.Intake{}, m.ID); err != nil || m.Case == 0 {
+		t.Fatal(m.Exception, err)
+	}
+	if inside != 0 || outside != 2 {
+		t.Errorf("two keys signed %d times outside, %d inside the transaction", outside, inside)
+	}
+	for _, d := range deliveriesOf(t, o.Store) {
+		if d.Role == string(gateway.RoleOutbound) {
+			records.verified(t, asSent(t, o.Store, messageOf(t, o.Store, d.Message)))
+			return
+		}
+	}
+	t.Error("no acknowledgement")
 }
 
 // torn is a store whose bodies cannot be read again.

@@ -25,32 +25,36 @@ func Assign(ctx context.Context, o Options, book Rulebook, id store.ID, h resolv
 		return m, err
 	}
 	p := &inbound{pipeline{o}, book.Intakes[m.Envelope.Listener]}
-	return p.reconsider(ctx, id, cmp.Or(h.By, "a person"), func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
-		f, err := r.Facts(resolver.AskByHand(a.mail, o.Settings, h))
-		if err != nil {
-			return resolver.InboundDecision{}, f.Installation, err
-		}
-		d, ok := resolver.InboundByHand(a.mail, f, o.Settings, h)
-		if !ok {
-			err = fmt.Errorf("the case or contact: %w", store.ErrNotFound)
-		}
-		return d, f.Installation, err
-	})
+	return p.reconsider(ctx, id, cmp.Or(h.By, "a person"),
+		func(a arrival, r store.Reader) (store.Facts, error) {
+			return r.Facts(resolver.AskByHand(a.mail, o.Settings, h))
+		},
+		func(a arrival, f store.Facts) (resolver.InboundDecision, error) {
+			d, ok := resolver.InboundByHand(a.mail, f, o.Settings, h)
+			if !ok {
+				return d, fmt.Errorf("the case or contact: %w", store.ErrNotFound)
+			}
+			return d, nil
+		})
 }
 
 // Retry decides again on a message that waits for the directory (rule I20). It
 // stays where it is while the directory does not answer.
 func Retry(ctx context.Context, o Options, l Intake, id store.ID) (store.Message, error) {
 	p := &inbound{pipeline{o}, l}
-	return p.reconsider(ctx, id, "rule I20", func(a arrival, r store.Reader) (resolver.InboundDecision, store.Installation, error) {
-		f, err := leftOut{r, id}.Facts(resolver.Ask(a.mail, o.Settings))
-		return resolver.Inbound(a.mail, f, o.Settings), f.Installation, err
-	})
+	return p.reconsider(ctx, id, "rule I20",
+		func(a arrival, r store.Reader) (store.Facts, error) {
+			return leftOut{r, id}.Facts(resolver.Ask(a.mail, o.Settings))
+		},
+		func(a arrival, f store.Facts) (resolver.InboundDecision, error) {
+			return resolver.Inbound(a.mail, f, o.Settings), nil
+		})
 }
 
 // reconsider decides again on a message of the exceptions list, from its bytes
 // in the archive, and records the outcome under the same id.
-func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide func(arrival, store.Reader) (resolver.InboundDecision, store.Installation, error)) (store.Message, error) {
+func (p *inbound) reconsider(ctx context.Context, id store.ID, by string,
+	ask func(arrival, store.Reader) (store.Facts, error), decide func(arrival, store.Facts) (resolver.InboundDecision, error)) (store.Message, error) {
 	a, err := p.again(ctx, id)
 	if err != nil {
 		return store.Message{}, err
@@ -60,41 +64,43 @@ func (p *inbound) reconsider(ctx context.Context, id store.ID, by string, decide
 		return store.Message{}, err
 	}
 	defer a.ack.discard()
-	queued := false
-	var done store.Message
-	err = p.Store.Update(ctx, func(tx store.Tx) error {
-		old, err := tx.Message(id)
-		if err != nil {
-			return err
-		}
-		if old.Exception == "" {
-			return ErrSettled
-		}
-		d, in, err := decide(a, tx)
-		if err != nil {
-			return err
-		}
-		n, err := p.planned(ctx, a, d, in)
-		if err != nil {
-			return err
-		}
-		if n.repeats != (store.ID{}) {
-			n = plan{message: old}
-			n.message.Exception = "duplicate"
-		}
-		n.message.Mailboxes = union(old.Mailboxes, n.message.Mailboxes)
-		n.kept, n.message.Archived.ReceivedSHA256 = true, old.Archived.ReceivedSHA256
-		n.message.Archived.ReceivedSize = old.Archived.ReceivedSize
-		n.message.Envelope, n.message.SubmitHash, n.message.ContentHash = old.Envelope, old.SubmitHash, old.ContentHash
-		n.log = append(n.log, p.audit(n.message, by)...)
-		queued = n.queued()
-		done, err = p.queue(n).record(tx)
-		return err
-	})
-	if err == nil && queued {
-		p.Queued()
+	var old store.Message
+	s := settling{
+		pipeline: p.pipeline, signs: p.Signers != nil, planned: p.Signers != nil,
+		ask: func(r store.Reader) (f store.Facts, err error) {
+			if old, err = r.Message(id); err != nil {
+				return f, err
+			}
+			if old.Exception == "" {
+				return f, ErrSettled
+			}
+			return ask(a, r)
+		},
+		decide: func(f store.Facts) (plan, error) {
+			d, err := decide(a, f)
+			if err != nil {
+				return plan{}, err
+			}
+			return p.planned(ctx, a, d, f.Installation)
+		},
+		amend: func(n plan) plan { return p.inPlaceOf(old, n, by) },
 	}
+	done, _, err := s.run(ctx)
 	return done, err
+}
+
+// inPlaceOf is a plan for a message whose record and bytes as received are kept.
+func (p *inbound) inPlaceOf(old store.Message, n plan, by string) plan {
+	if n.repeats != (store.ID{}) {
+		n = plan{message: old}
+		n.message.Exception = "duplicate"
+	}
+	n.message.Mailboxes = union(old.Mailboxes, n.message.Mailboxes)
+	n.kept, n.message.Archived.ReceivedSHA256 = true, old.Archived.ReceivedSHA256
+	n.message.Archived.ReceivedSize = old.Archived.ReceivedSize
+	n.message.Envelope, n.message.SubmitHash, n.message.ContentHash = old.Envelope, old.SubmitHash, old.ContentHash
+	n.log = slices.Concat(n.log, p.audit(n.message, by))
+	return n
 }
 
 func union(a, b []string) []string {

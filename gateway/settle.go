@@ -52,16 +52,13 @@ func (n plan) queued() bool { return len(n.deliveries) > 0 || n.ack != nil }
 // as it is for a little one. What is signed is planned outside again: signing
 // takes longer than all else, and everybody waits for the transaction.
 func settle(ctx context.Context, p pipeline, v handover, ask func(store.Reader) (store.Facts, error), decide func(store.Facts) (plan, error)) (Receipt, error) {
-	s := settling{pipeline: p, v: v, ask: ask, decide: decide, planned: !p.quick(v)}
-	for left := maxPlans - 1; ; left-- {
-		if err := s.plan(ctx); err != nil {
-			return Receipt{}, err
-		}
-		r, err := s.commit(ctx, left > 0)
-		if !errors.Is(err, errOutdated) {
-			return r, err
-		}
+	s := settling{pipeline: p, ask: ask, decide: decide, planned: !p.quick(v), signs: v.signs}
+	done, repeats, err := s.run(ctx)
+	if err != nil {
+		return Receipt{}, err
 	}
+	p.announce(ctx, v, done, repeats)
+	return receipt(done), nil
 }
 
 // maxPlans is how many plans are made of what is signed; where the last does not
@@ -74,12 +71,25 @@ var errOutdated = errors.New("the plan is outdated")
 // settling is a message being settled.
 type settling struct {
 	pipeline
-	v       handover
 	ask     func(store.Reader) (store.Facts, error)
 	decide  func(store.Facts) (plan, error)
-	planned bool // before the transaction: on these facts, this plan
+	amend   func(plan) plan // by what ask saw besides; nil: nothing
+	signs   bool            // what follows may be signed
+	planned bool            // before the transaction: on these facts, this plan
 	facts   store.Facts
 	draft   plan
+}
+
+// run settles it.
+func (s *settling) run(ctx context.Context) (done store.Message, repeats bool, err error) {
+	for left := maxPlans - 1; ; left-- {
+		if err = s.plan(ctx); err != nil {
+			return done, false, err
+		}
+		if done, repeats, err = s.commit(ctx, left > 0); !errors.Is(err, errOutdated) {
+			return done, repeats, err
+		}
+	}
 }
 
 // plan decides on a snapshot.
@@ -99,35 +109,33 @@ func (s *settling) plan(ctx context.Context) error {
 
 // commit carries the plan out. Where that does not hold, is signed and may be
 // made again, the error is errOutdated.
-func (s *settling) commit(ctx context.Context, again bool) (Receipt, error) {
-	var done store.Message
-	var queued, repeats bool
-	err := s.Store.Update(ctx, func(tx store.Tx) error {
+func (s *settling) commit(ctx context.Context, again bool) (done store.Message, repeats bool, err error) {
+	queued := false
+	err = s.Store.Update(ctx, func(tx store.Tx) error {
 		now, err := s.ask(tx)
 		if err != nil {
 			return err
 		}
 		final := s.draft
 		if !s.planned || !now.Equal(s.facts) {
-			if again && s.v.signs {
+			if again && s.signs {
 				return errOutdated
 			}
 			if final, err = s.decide(now); err != nil {
 				return err
 			}
 		}
+		if s.amend != nil {
+			final = s.amend(final)
+		}
 		queued, repeats = final.queued(), final.repeats != (store.ID{})
 		done, err = s.queue(final).record(tx)
 		return err
 	})
-	if err != nil {
-		return Receipt{}, err
-	}
-	if queued {
+	if err == nil && queued {
 		s.Queued()
 	}
-	s.announce(ctx, s.v, done, repeats)
-	return receipt(done), nil
+	return done, repeats, err
 }
 
 // quick: hashing so little takes less time than asking twice (measured: an
