@@ -281,3 +281,28 @@ func TestKeptMustFit(t *testing.T) {
 func writes(eml []byte) func(io.Writer) error {
 	return func(w io.Writer) error { _, err := w.Write(eml); return err }
 }
+
+// TestReloadAuthentication: a listener begins to check senders, by a DNS server
+// that is changed then, without a restart.
+func TestReloadAuthentication(t *testing.T) {
+	g := startGate(t, "none", "smtp://127.0.0.1:9")
+	dns := startDNS(t)
+	dns.set("_dmarc.bank.example", "v=DMARC1; p=reject")
+	dns.set("bank.example", "v=spf1 -all")
+	says := func(subject, words string, more ...string) {
+		t.Helper()
+		id, _ := swaksTaken(t, g.at["inbound"], "dana@bank.example", "311@city.example", simpleMail(subject, "dana@bank.example", "311@city.example"), more...)
+		if text := string(g.run("explain", id)); strings.Contains(text, "authentication:") != (words != "") || !strings.Contains(text, words) {
+			t.Errorf("%s: %s", subject, text)
+		}
+	}
+	says("off", "")
+	line := g.reloadWith(
+		"{name: inbound,   role: inbound,", "{name: inbound, authentication: check, trust: [xclient], role: inbound,",
+		"console:", "dns: {servers: [127.0.0.1:1], timeout: 1s}\nconsole:")
+	same(t, "changed", list(line["changed"]), []string{"listeners[inbound].trust", "listeners[inbound].authentication", "dns.servers", "dns.timeout"})
+	client := []string{"--xclient", "ADDR=198.51.100.7 NAME=mail.spoof.example"}
+	says("dead", "dmarc=temperror", client...)
+	g.reloadWith("127.0.0.1:1]", `"`+dns.address+`"]`)
+	says("alive", "spf=fail (bank.example), dkim=none: forged: the policy of the domain is reject", client...)
+}
