@@ -16,6 +16,8 @@ import (
 
 	"github.com/emersion/go-msgauth/dkim"
 	"pgregory.net/rapid"
+
+	"github.com/casegate/casegate/gateway/message"
 )
 
 // Another implementation verifies what we sign, and we what it signs, in all
@@ -56,6 +58,46 @@ func TestSignaturesInterwork(t *testing.T) {
 		v := checker.Check(t.Context(), ask{from: "city.example", header: head + "\r\n\r\n", body: rest}.request())
 		if v.DKIM != Pass && rest != "" { // ask has a body for an empty one
 			r.Fatalf("%+v\n%q", v, other.String())
+		}
+	})
+}
+
+// Whatever stands in a header and a body, what is signed verifies.
+func TestUglyHeadersAreSigned(t *testing.T) {
+	s, err := NewSigner(testRSA(), testKey())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var checkers []*Checker // each knows one of the keys
+	for _, k := range s.Keys() {
+		z := city("", nil)
+		delete(z.records, "txt "+k.RecordName())
+		checkers = append(checkers, &Checker{Resolver: z})
+	}
+	piece := rapid.SampledFrom([]string{
+		"From: a@city.example\r\n", "To: b\r\n", "to :c\r\n", "Subject:\r\n \r\n x\r\n", " x\r\n", "\t:\r\n", "no field\r\n", "From\r\n : z@x.example\r\n",
+		"From a Mon\r\n", ":\r\n", "Date: \x00\xff\r\n", "Sender:a\n", "\nX: y\r\n", "References: " + strings.Repeat("<a@b>\r\n\t", 99) + "\r\n", "DKIM-Signature: v=1\r\n", "Reply-To", "\r", " ",
+	})
+	rapid.Check(t, func(r *rapid.T) {
+		block := strings.Join(rapid.SliceOfN(piece, 0, 8).Draw(r, "before"), "") + "From: a@city.example\r\n" + strings.Join(rapid.SliceOfN(piece, 0, 8).Draw(r, "behind"), "") + "\r\n"
+		block = string(message.NewEditor(message.Parse([]byte(block))).Bytes())
+		body := rapid.StringMatching(`(?s)([ \t.a]|\r\n){0,20}`).Draw(r, "body")
+		sum, err := HashBody(t.Context(), strings.NewReader(body))
+		if err != nil {
+			r.Fatal(err)
+		}
+		fields, err := s.Sign([]byte(block), sum)
+		if errors.Is(err, ErrUnsignable) {
+			return
+		}
+		if err != nil {
+			r.Fatal(err)
+		}
+		for _, c := range checkers {
+			q := CheckRequest{FromDomain: "city.example", Header: message.Parse(message.OnTop([]byte(block), fields)), Body: strings.NewReader(body)}
+			if v := c.Check(t.Context(), q); v.DKIM != Pass {
+				r.Fatalf("%s\n%q", v.Words, message.OnTop([]byte(block), fields))
+			}
 		}
 	})
 }
