@@ -80,7 +80,7 @@ func (j *job) admit(share int) bool {
 
 // deliver makes one attempt and settles it.
 func (r *Relay) deliver(ctx, work context.Context, j *job) {
-	defer r.free(1)
+	defer r.free(j)
 	// A claim must not outlive its lease: somebody else may have the delivery
 	// then. One that waited too long for its turn goes back.
 	margin := r.opts.Lease / 20

@@ -32,7 +32,7 @@ func (f *feed) NextDue(context.Context, store.Room) (time.Time, bool, error) {
 func (f *feed) Claim(_ context.Context, now time.Time, _ time.Duration, n int, _ store.Room) (out []store.Delivery, _ error) {
 	for ; n > 0 && f.left.Add(-1) >= 0; n-- {
 		out = append(out, store.Delivery{
-			Role: "outbound", From: "desk@city.example", CreatedAt: now, State: store.Queued,
+			ID: store.NewID(), Role: "outbound", From: "desk@city.example", CreatedAt: now, State: store.Queued,
 			Recipients: []store.Recipient{{Address: "ana@x.example"}},
 		})
 	}
@@ -55,6 +55,10 @@ func (f *feed) Open(context.Context, store.ID, store.As) (io.ReadCloser, error) 
 }
 
 type feedReader struct{ store.Reader }
+
+func (feedReader) Deliveries(store.DeliveryFilter, store.Page) ([]store.Delivery, store.Cursor, error) {
+	return nil, "", nil
+}
 
 func (feedReader) Message(store.ID) (store.Message, error) { return store.Message{}, nil }
 

@@ -26,6 +26,10 @@
 //	                   lease is left, which Claim takes back
 //	after the settle   nothing to do
 //
+// A clock that jumps forward ends leases whose attempts go on: what this process
+// has in hand is not begun again. What a clock that was ahead put off for years is
+// due at once when it is put right.
+//
 // The SMTP and LMTP client is our own (RFC 5321, RFC 2033). It ends the data
 // only when the whole message was read and is clean: on a read error, a bare
 // CR, a bare LF, or a length other than the archived one it closes the

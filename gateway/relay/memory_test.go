@@ -211,6 +211,10 @@ type memoryTx struct {
 
 func (t memoryTx) Delivery(id store.ID) (store.Delivery, error) { return t.memoryReader.Delivery(id) }
 func (t memoryTx) Message(id store.ID) (store.Message, error)   { return t.memoryReader.Message(id) }
+func (t memoryTx) Deliveries(f store.DeliveryFilter, p store.Page) ([]store.Delivery, store.Cursor, error) {
+	return t.memoryReader.Deliveries(f, p)
+}
+
 func (t memoryTx) Header(id store.ID, as store.As) ([]byte, []store.Apart, error) {
 	return t.memoryReader.Header(id, as)
 }
@@ -256,6 +260,18 @@ func (r memoryReader) Delivery(id store.ID) (store.Delivery, error) {
 		return store.Delivery{}, store.ErrNotFound
 	}
 	return clone(row.d), nil
+}
+
+// Deliveries knows states, and has one page.
+func (r memoryReader) Deliveries(f store.DeliveryFilter, _ store.Page) (list []store.Delivery, _ store.Cursor, _ error) {
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	for _, row := range r.m.rows {
+		if row.d.State == f.State {
+			list = append(list, clone(row.d))
+		}
+	}
+	return list, "", nil
 }
 
 func (r memoryReader) Message(id store.ID) (store.Message, error) {

@@ -39,7 +39,7 @@ type Relay struct {
 	blocks   sync.Pool     // of *block
 	wake     chan struct{} // something may be due
 	freed    chan struct{} // a delivery was finished
-	inflight atomic.Int64  // deliveries claimed and not settled
+	inHand   inHand        // deliveries claimed and not settled
 	work     sync.WaitGroup
 }
 
@@ -97,10 +97,14 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // dispatch claims what is due and starts it.
 func (r *Relay) dispatch(ctx, work context.Context) {
-	least, trouble := 1, time.Second
+	least, trouble, clock := 1, time.Second, clock{now: r.now}
+	r.work.Go(func() { r.recall(ctx) })
 	for ctx.Err() == nil {
 		t := r.routes.Load()
-		free := t.capacity(r.opts.Concurrency) - int(r.inflight.Load())
+		if clock.back() {
+			r.work.Go(func() { r.recall(ctx) })
+		}
+		free := t.capacity(r.opts.Concurrency) - r.inHand.len()
 		if free < least {
 			wait(ctx, r.freed, -1)
 			continue
@@ -168,7 +172,9 @@ func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Deliv
 	begun, share := time.Now(), t.share(r.opts.Concurrency)
 	var back []*job
 	for _, d := range claimed {
-		r.inflight.Add(1)
+		if !r.inHand.take(d.ID) {
+			continue // the clock jumped and ended its lease: now it has a new one
+		}
 		j := t.plan(d, begun.Add(r.opts.Lease))
 		if !j.admit(share) {
 			if j.untouched(r.now()); r.Lane(&j.d) == "" {
@@ -181,15 +187,49 @@ func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Deliv
 	}
 	if len(back) > 0 {
 		r.work.Go(func() {
-			defer r.free(len(back))
+			defer r.free(back...)
 			r.settle(work, back...)
 			r.Wake()
 		})
 	}
 }
 
-// free tells the dispatcher that so many deliveries are done with.
-func (r *Relay) free(n int) {
-	r.inflight.Add(int64(-n))
+// free tells the dispatcher that deliveries are done with.
+func (r *Relay) free(jobs ...*job) {
+	for _, j := range jobs {
+		r.inHand.drop(j.d.ID)
+	}
 	signal(r.freed)
+}
+
+// inHand is which deliveries this process is working on.
+type inHand struct {
+	mu  sync.Mutex
+	ids map[store.ID]bool
+}
+
+// take is false for one that is in hand already.
+func (h *inHand) take(id store.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ids[id] {
+		return false
+	}
+	if h.ids == nil {
+		h.ids = map[store.ID]bool{}
+	}
+	h.ids[id] = true
+	return true
+}
+
+func (h *inHand) drop(id store.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.ids, id)
+}
+
+func (h *inHand) len() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ids)
 }

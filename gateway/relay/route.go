@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/casegate/casegate/store"
@@ -159,6 +160,9 @@ func parseNextHop(s string) (endpoint, error) {
 		return endpoint{}, fmt.Errorf("next hop %q: write %s://%s", s, u.Scheme, u.Path)
 	case u.Hostname() == "" || path != "":
 		return endpoint{}, fmt.Errorf("next hop %q: write %s://host:port or %s:///path", s, u.Scheme, u.Scheme)
+	}
+	if n, err := strconv.ParseUint(cmp.Or(u.Port(), "25"), 10, 16); err != nil || n == 0 {
+		return endpoint{}, fmt.Errorf("next hop %q: port %s is none of 1 to 65535", s, u.Port())
 	}
 	e.network, e.address = "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), ports[u.Scheme]))
 	return e, nil

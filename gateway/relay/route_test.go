@@ -23,6 +23,8 @@ func TestNextHops(t *testing.T) {
 		{in: "smtp://host/path", err: "write smtp://host:port or smtp:///path"},
 		{in: "127.0.0.1:25", err: "write none, smtp://host:port"},
 		{in: "smtp://user@host", err: "write none, smtp://host:port"},
+		{in: "smtp://mx.example:99999", err: "port 99999 is none of 1 to 65535"},
+		{in: "smtp://mx.example:0", err: "port 0 is none of"},
 		{in: "smtp://", err: "write smtp://host:port"},
 		{in: "", err: "write none"},
 	} {

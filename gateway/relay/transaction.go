@@ -234,8 +234,12 @@ func (t *transaction) recipient(i int, rep reply) {
 func (t *transaction) turnedDown() {
 	switch {
 	case t.data.code == 0: // DATA was not sent: all have their verdict
-	case t.data.code < 400:
+	case t.data.code == 354: // and nobody was taken: all have their verdict
 		t.broken = true
+	case t.data.code < 400:
+		// Out of step: who knows which recipient the other replies were about.
+		t.broken = true
+		clear(t.to)
 		t.decide(verdict{state: store.Queued, reply: "4.5.0 the answer to DATA is " + t.data.String()})
 	default:
 		t.decide(verdict{state: t.data.state(), reply: t.data.String()})
@@ -246,6 +250,10 @@ func (t *transaction) turnedDown() {
 // and clean ends the data: on any error the connection is closed without.
 func (t *transaction) body() {
 	for {
+		if t.c.r.Buffered() > 0 {
+			t.early()
+			return
+		}
 		t.c.SetWriteDeadline(time.Now().Add(t.c.timeouts.Block))
 		if _, err := t.c.Write(t.src.block.out); err != nil {
 			t.cutShort(err)
@@ -263,6 +271,19 @@ func (t *transaction) body() {
 			return
 		}
 	}
+}
+
+// early concludes a body that was answered before it was sent. A refusal is as
+// good as one later; but who takes what he has not got is out of step.
+func (t *transaction) early() {
+	t.broken = true
+	rep, err := t.c.reply(time.Second)
+	t.c.Close()
+	if err == nil && rep.code >= 400 && !t.c.lmtp {
+		t.decide(verdict{state: rep.state(), reply: rep.String()})
+		return
+	}
+	t.decide(verdict{state: store.Queued, reply: "4.5.0 the message was answered before it was sent"})
 }
 
 // cutShort concludes a body that the next hop did not take to its end. It may
