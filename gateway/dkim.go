@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 
@@ -53,16 +52,7 @@ func sign(signers *mailauth.Signers, header []byte, body func() (mailauth.BodyHa
 	if errors.Is(err, mailauth.ErrUnsignable) {
 		return nil, err.Error(), nil
 	}
-	return fields, fmt.Sprintf("signed by %s: %s", s.Domain(), keyNames(s)), err
-}
-
-// keyNames names the keys of a signer by their selectors.
-func keyNames(s *mailauth.Signer) string {
-	var names []string
-	for _, k := range s.Keys() {
-		names = append(names, k.String())
-	}
-	return strings.Join(names, " and ")
+	return fields, "signed by " + s.String(), err
 }
 
 func hashBody(body io.WriterTo) (mailauth.BodyHash, error) {

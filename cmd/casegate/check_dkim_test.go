@@ -55,7 +55,7 @@ dkim:
 		"CG0601 ok mail from parks@city.example is signed by city.example: good (rsa, 2048 bits) and other (ed25519)",
 		"CG0601 ok mail from mayor@Town.example is signed by town.example: absent (rsa, 2048 bits)",
 		"CG0601 warning mail from clerk@village.example is not signed",
-		"CG0601 ok mail from mailer-daemon@gw.city.example is signed by city.example: good (rsa, 2048 bits)",
+		"CG0601 ok delivery reports, from mailer-daemon@gw.city.example, are signed by city.example: good (rsa, 2048 bits)",
 	}
 	same(t, "findings", lines, append(signs[:len(signs):len(signs)],
 		"CG0602 ok the record good._domainkey.city.example fits its key",
@@ -73,6 +73,9 @@ dkim:
 		"CG0602 warning the record other._domainkey.city.example cannot be read: the DNS does not answer",
 		"CG0602 warning the record absent._domainkey.town.example cannot be read: the DNS does not answer",
 	})
+	cfg.DKIM = cfg.DKIM[1:2]
+	lines, _ = look()
+	same(t, "findings without subdomains", lines[4], "CG0601 ok delivery reports, from mailer-daemon@gw.city.example, are not signed")
 	cfg.DKIM = nil
 	lines, _ = look()
 	same(t, "findings without keys", lines, []string{"CG0601 ok outgoing mail is not signed here: there is no dkim"})

@@ -60,6 +60,16 @@ func (s *Signer) Domain() string { return s.keys[0].Domain }
 // Keys are those it signs with.
 func (s *Signer) Keys() []SigningKey { return s.keys }
 
+// String is whose signature it is and by which keys, such as "city.example: s1
+// (rsa, 2048 bits) and s2 (ed25519)".
+func (s *Signer) String() string {
+	var names []string
+	for _, k := range s.keys {
+		names = append(names, k.String())
+	}
+	return s.Domain() + ": " + strings.Join(names, " and ")
+}
+
 // BodyHash is what a signature says of a body (RFC 6376 §3.5, tag bh): relaxed,
 // in base64.
 type BodyHash string
