@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -51,5 +53,43 @@ dns: {servers: ["%s", "%s"], timeout: 200ms, queries: 40}
 	}
 	if !slices.Equal(lines, want) {
 		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestExplainWithoutDaemon: the command line alone asks the DNS for a file, also
+// while a route is of no use.
+func TestExplainWithoutDaemon(t *testing.T) {
+	p, out, said := testProgram(t)
+	dns, dir := startDNS(t), t.TempDir()
+	dns.set("bank.example", "v=spf1 -all")
+	dns.set("_dmarc.bank.example", "v=DMARC1; p=reject")
+	config, mail := filepath.Join(dir, "casegate.yaml"), filepath.Join(dir, "mail.eml")
+	files := map[string]string{
+		mail: "From: ann@bank.example\r\nTo: 311@city.example\r\n\r\nout\r\n",
+		config: fmt.Sprintf(`
+data_dir: %s/data
+listeners:
+  - {name: check, role: inbound, protocol: smtp, address: 127.0.0.1:1, authentication: check}
+mailboxes: [{address: 311@city.example}]
+routes: [{role: inbound, next_hop: "smtp://mx.example", tls: verify, tls_ca: /nowhere}]
+dns: {servers: ["%s"]}
+`, dir, dns.address),
+	}
+	for path, text := range files {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.environ = append(p.environ, "CASEGATE_ALLOW_VOLATILE=1")
+	for _, args := range [][]string{
+		{"contact", "add", "--name", "Ann", "--email", "ann@bank.example", "--kind", "registered"},
+		{"explain", mail, "--from", "x@spoof.example"},
+	} {
+		if code := p.run(t.Context(), append(args, "--config", config)); code != exitOK {
+			t.Fatal(args, said.String())
+		}
+	}
+	if !strings.Contains(out.String(), "our check says dmarc=fail, dkim=none: forged: the policy of the domain is reject") {
+		t.Error(out.String())
 	}
 }

@@ -28,15 +28,18 @@ func openStore(cfg *Config, log *slog.Logger) (store.Store, error) {
 // newService is what the API works on when no daemon runs.
 func newService(cfg *Config, st store.Store) console.Service {
 	quiet := slog.New(slog.DiscardHandler)
-	o := gateway.Options{Store: st, Settings: settings(cfg), Now: time.Now, Queued: func() {}, Logger: quiet}
-	if r, err := newRelay(cfg, st, quiet); err == nil {
-		o = pipelineOptions(cfg, st, r, quiet)
-		o.Queued = func() {}
+	o := gateway.Options{
+		Store: st, Settings: settings(cfg), Now: time.Now, Logger: quiet, Checker: senderChecker(cfg.DNS, quiet),
+		Route: func(gateway.Role, string, string) bool { return false },
 	}
-	var err error
-	o.Signers, err = cfg.signers()
+	r, err := newRelay(cfg, st, quiet)
+	if err == nil {
+		o = pipelineOptions(cfg, st, r, quiet)
+		o.Signers, err = cfg.signers()
+	}
+	o.Queued = func() {}
 	s := service(cfg, o)
-	if err != nil { // an acknowledgement would leave without its signature
+	if err != nil { // mail would go nowhere, or without its signature
 		s.Assign = func(context.Context, console.AssignRequest) (console.Assigned, error) {
 			return console.Assigned{}, console.Invalid("run casegate check", "%s", err)
 		}
