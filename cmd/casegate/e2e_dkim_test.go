@@ -243,3 +243,26 @@ func TestDKIMOfWhatWeWrite(t *testing.T) {
 		t.Errorf("%q", said)
 	}
 }
+
+// TestDKIMThroughPostfix: a real Postfix behind us hands on what we signed, and
+// the signatures hold.
+func TestDKIMThroughPostfix(t *testing.T) {
+	p := newPostfix(t)
+	keys, world := newKeyring(t), startHop(t)
+	g := signingGate(t, keys, &nextHop{url: "smtp://" + p.mx})
+	p.start(g, world)
+	for subject, rest := range map[string]string{
+		"plain": "\r\nHello.\r\n",
+		"dots":  "\r\n.\r\n..\r\n.x\r\n\r\n\r\n",
+		"8-bit": "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\ngr\u00fcndlich  \r\n\t\r\n",
+		"parts": "MIME-Version: 1.0\r\nContent-Type: multipart/mixed;\r\n\tboundary=b\r\n\r\n--b\r\n\r\nx\r\n--b\r\nContent-Type: text/html\r\n\r\n<p>\r\n--b--\r\n",
+		"lists": "Sender:   desk@city.example\r\nReferences: <a@b.example>\r\n\t<c@d.example>\r\n   <e@f.example>\r\nX-Odd : x\r\n\r\n\r\n",
+		"empty": "\r\n",
+	} {
+		mail := "From: =?utf-8?q?B=C3=BCrger?= <311@city.example>\r\nTo: Dana\r\n <dana@example.net>,\r\n\tron@example.net\r\nSubject: " + subject + "\r\n" + rest
+		if out := swaks(t, g.at["smarthost"], "311@city.example", "dana@example.net,ron@example.net", []byte(mail)); !strings.Contains(out, "250 2.0.0 accepted") {
+			t.Fatal(out)
+		}
+		keys.verify(t, world.take(t, subject).eml, "city.example one", "city.example two")
+	}
+}
