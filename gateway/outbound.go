@@ -41,8 +41,18 @@ func NewOutbound(o Options, s Submitters) Handler { return &outbound{pipeline{o}
 // Mail accepts every envelope sender; the header's From is what is judged.
 func (p *outbound) Mail(context.Context, *Envelope) error { return nil }
 
-// Rcpt accepts every recipient: relaying to anyone is the smarthost's job.
-func (p *outbound) Rcpt(context.Context, *Envelope, Recipient) error { return nil }
+// Rcpt accepts every recipient, as relaying to anyone is the smarthost's job,
+// but the sender of our own reports: a client that answers those would be sent
+// another on its answer, for ever.
+func (p *outbound) Rcpt(_ context.Context, _ *Envelope, to Recipient) error {
+	if to.Path.Key() != store.Key(resolver.DaemonAddress(p.Settings.Hostname)) {
+		return nil
+	}
+	if _, own := p.Settings.Own(to.Path.String()); own {
+		return nil
+	}
+	return Verdict{550, [3]int{5, 1, 1}, "nobody reads answers to this gateway's delivery reports"}
+}
 
 // submission is one message on its way through the outbound pipeline.
 type submission struct {

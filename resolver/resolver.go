@@ -181,6 +181,10 @@ func (s Settings) Own(address string) (Mailbox, bool) {
 	return m, ok
 }
 
+// DaemonAddress is the sender that our own delivery reports show. Nobody reads
+// what is sent to it.
+func DaemonAddress(hostname string) string { return "mailer-daemon@" + hostname }
+
 func cutLast(s, sep string) (before, after string, found bool) {
 	if i := strings.LastIndex(s, sep); i >= 0 {
 		return s[:i], s[i+len(sep):], true

@@ -30,7 +30,8 @@ type nextHop struct {
 	deferred []arrived // those
 }
 
-// refusedDomain is one that no next hop takes mail for.
+// refusedDomain is one that no next hop takes mail for; nor does any for a
+// mailer-daemon.
 const refusedDomain = "@refused.example"
 
 // arrived is one message that a next hop took.
@@ -104,8 +105,13 @@ type hopSession struct {
 	msg arrived
 }
 
-func (s *hopSession) Reset()        { s.msg = arrived{} }
 func (s *hopSession) Logout() error { return nil }
+
+// Reset also forgets a DATA that came with recipients all refused.
+func (s *hopSession) Reset() {
+	s.msg = arrived{}
+	s.tap.in.Reset()
+}
 
 func (s *hopSession) Mail(from string, _ *smtp.MailOptions) error {
 	s.msg.from = from
@@ -113,7 +119,7 @@ func (s *hopSession) Mail(from string, _ *smtp.MailOptions) error {
 }
 
 func (s *hopSession) Rcpt(to string, o *smtp.RcptOptions) error {
-	if strings.HasSuffix(to, refusedDomain) {
+	if strings.HasSuffix(to, refusedDomain) || strings.HasPrefix(to, "mailer-daemon@") {
 		return &smtp.SMTPError{Code: 550, EnhancedCode: smtp.EnhancedCode{5, 1, 1}, Message: "no such user"}
 	}
 	s.msg.to = append(s.msg.to, to)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -56,10 +57,13 @@ type rig struct {
 
 // rigOptions are the choices of a load test; zero fields are the defaults.
 type rigOptions struct {
+	hostname, mailbox string // default: gw.city.example, rigMailbox
 	data              string // default: a folder of the test's own
 	inbound, outbound string // next hops; default none, and one that nobody serves
 	strict            bool   // as serve is by default: no store in memory
 	listeners         string // further ones, a line each
+	routes            string // further ones, before these two, a line each
+	more              string // further settings, a line each
 }
 
 func newRig(t testing.TB, o rigOptions) *rig {
@@ -69,6 +73,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
+	o.hostname, o.mailbox = cmp.Or(o.hostname, "gw.city.example"), cmp.Or(o.mailbox, rigMailbox)
 	if o.data == "" {
 		o.data = filepath.Join(dir, "data")
 	}
@@ -82,7 +87,7 @@ func newRig(t testing.TB, o rigOptions) *rig {
 	if !o.strict {
 		r.env = append(r.env, "CASEGATE_ALLOW_VOLATILE=1") // as a temporary folder may be
 	}
-	text := fmt.Sprintf(`hostname: gw.city.example
+	text := fmt.Sprintf(`hostname: %s
 data_dir: %s
 listeners:
   - {name: inbound, role: inbound, protocol: smtp, address: 127.0.0.1:0, peers: [127.0.0.0/8]}
@@ -91,13 +96,13 @@ listeners:
 %smailboxes:
   - {address: %s, queue: general}
 routes:
-  - {role: inbound, next_hop: %q}
+%s  - {role: inbound, next_hop: %q}
   - {role: outbound, next_hop: %q}
 console: {address: 127.0.0.1:0}
 flood: {new_cases: off}
 retry: {schedule: [1s]}
 log: {format: json}
-`, o.data, o.listeners, rigMailbox, o.inbound, o.outbound)
+%s`, o.hostname, o.data, o.listeners, o.mailbox, o.routes, o.inbound, o.outbound, o.more)
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

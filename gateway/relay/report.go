@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
@@ -150,7 +151,7 @@ func (p *report) record(tx store.Tx) error {
 // it is about tells of it.
 func (r *Relay) reportMessage(n *news, about *store.Message, list []notice, at time.Time) store.Message {
 	id := store.NewID()
-	from := "mailer-daemon@" + r.opts.Hostname
+	from := resolver.DaemonAddress(r.opts.Hostname)
 	m := store.Message{
 		ID: id, MessageID: id.String() + "@" + r.opts.Hostname, Direction: store.Outgoing,
 		Subject: subjectOf(list), From: from, Class: "dsn", Identity: "gateway",
