@@ -21,7 +21,7 @@ const maxHops = 100
 
 // read turns a spooled message into what the rules know of it.
 func read(env *Envelope, s *spool, now time.Time) (resolver.Mail, message.Header) {
-	h := message.Parse(clean(s.header))
+	h := s.parsed()
 	return describe(env, s, h, now), h
 }
 
@@ -63,9 +63,9 @@ func describe(env *Envelope, s *spool, h message.Header, now time.Time) resolver
 	return m
 }
 
-// clean is a header block with the line ends it is sent with: the rules must
-// see the fields that the next hop will see. A block that has only CRLF, as
-// all but listeners with bare_newline: normalize see to, stays as it is.
+// clean is a header block with the line ends it is sent with. A block that has
+// only CRLF, as all but listeners with bare_newline: normalize see to, stays as
+// it is.
 func clean(block []byte) []byte {
 	crlf := bytes.Count(block, []byte("\r\n"))
 	if crlf == bytes.Count(block, []byte("\n")) && crlf == bytes.Count(block, []byte("\r")) {

@@ -12,6 +12,9 @@ import (
 // sends it on as it came (mode: observe): our Received field is added, and a
 // Bcc field goes, as it must never show (rule O10). The case doesn't know of it.
 func (p *outbound) observe(a submission, d resolver.OutboundDecision) (plan, error) {
+	if a.header.TooLarge() { // where it wasn't read a Bcc may stand
+		return plan{}, refused(&resolver.Refusal{Code: 554, Enhanced: [3]int{5, 6, 0}, Text: "the header cannot be read: " + a.sub.Unparsable})
+	}
 	n := plan{body: a.spool.body, message: a.message(d, p.Settings)}
 	n.message.Observed, n.message.Internal, n.message.Parties = true, false, d.Parties
 	n.message.Case, n.message.Ordinal, n.message.References = 0, 0, nil

@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -69,4 +70,19 @@ func TestObserveHidesBcc(t *testing.T) {
 		t.Errorf("%s %s %q", k.received, k.sent, k.mailed())
 	}
 	sound(t, o)
+}
+
+// A header that isn't read whole may hide a Bcc, so it is refused even where
+// nothing else is.
+func TestObserveRefusesWhatMayHideBcc(t *testing.T) {
+	o := desk(t, nil)
+	out := gateway.NewOutbound(o, gateway.Submitters{Setting: "send_as", Observe: true})
+	for _, padding := range []string{strings.Repeat("a: b\r\n", 10_000), strings.Repeat("a: "+strings.Repeat("b", 900)+"\r\n", 1200)} {
+		eml := "From: 311@city.example\r\n" + padding + "Bcc: secret@x.example\r\n\r\nhello\r\n"
+		_, err := hand(t, out, gateway.RoleOutbound, "311@city.example", eml, "a@x.example", "secret@x.example")
+		var v gateway.Verdict
+		if !errors.As(err, &v) || v.Code != 554 {
+			t.Errorf("%d octets: %v", len(eml), err)
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/casegate/casegate/gateway/message"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
@@ -169,6 +170,9 @@ func (p pipeline) reopen(ctx context.Context, old store.Message) (*Envelope, *sp
 		return nil, nil, err
 	}
 	_, err = s.Write(header)
+	if !s.inBody && len(header) >= message.MaxHeader-len("\r") && old.Archived.ReceivedSize > int64(len(header)) {
+		s.inBody, s.tooLong = true, true // it was cut
+	}
 	return env, s, err
 }
 

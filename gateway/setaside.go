@@ -38,7 +38,7 @@ func (p *inbound) guarded(a *arrival, stage func() error) (err error) {
 // is archived as it came, on the exceptions list or, where the envelope names the
 // case, there (rules I3, I4).
 func (p *inbound) setAside(a *arrival, why error) {
-	a.header = message.Opaque(clean(a.spool.header))
+	a.header = message.Opaque(a.spool.parsed().Bytes())
 	a.mail = describe(a.env, a.spool, a.header, p.Now())
 	a.mail.Unparsable = why.Error()
 	if p.Observe {

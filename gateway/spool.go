@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -66,15 +67,48 @@ func (s *spool) Write(p []byte) (int, error) {
 		s.header = append(s.header, p[:n]...)
 		s.inBody = done
 		rest = p[n:]
+		if err := s.keepCRLF(); err != nil {
+			return 0, err
+		}
 	}
-	if len(rest) == 0 {
-		return len(p), nil
-	}
-	s.content.Write(rest)
-	if _, err := s.body.Write(rest); err != nil {
+	if err := s.intoBody(rest); err != nil {
 		return 0, err
 	}
 	return len(p), nil
+}
+
+func (s *spool) intoBody(p []byte) error {
+	if len(p) == 0 {
+		return nil
+	}
+	s.content.Write(p)
+	_, err := s.body.Write(p)
+	return err
+}
+
+// keepCRLF sees to it that a header that had to be cut is not cut between CR and
+// LF: each would count as a line end.
+func (s *spool) keepCRLF() error {
+	rest, cr := bytes.CutSuffix(s.header, []byte{'\r'})
+	if !s.tooLong || !cr {
+		return nil
+	}
+	s.header = rest
+	return s.intoBody([]byte{'\r'})
+}
+
+// parsed is the header with the line ends it is sent with: the rules must see the
+// fields that the next hop will see. One that was cut is not read at all; a message
+// that is all header ends with a line end.
+func (s *spool) parsed() message.Header {
+	block := clean(s.header)
+	if s.tooLong {
+		return message.Opaque(block)
+	}
+	if !s.inBody && !bytes.HasSuffix(block, []byte("\r\n")) {
+		block = append(bytes.Clone(block), "\r\n"...)
+	}
+	return message.Parse(block)
 }
 
 // Discard releases the staged body; harmless once a message was archived.
