@@ -23,6 +23,7 @@ type load struct {
 	*ledger
 	to        *sink
 	cases     []loadCase
+	held      map[string]string // the sockets that a service manager holds, by listener
 	stopped   atomic.Bool
 	clients   sync.WaitGroup
 	mu        sync.Mutex
@@ -41,8 +42,19 @@ func newLoad(t testing.TB, o rigOptions) *load {
 	t.Helper()
 	to := newSink(t)
 	o.inbound, o.outbound = to.address, to.address
-	l := &load{rig: newRig(t, o), ledger: newLedger(), to: to, replies: map[string]int{}, lastTaken: map[string]time.Time{}}
+	l := loadOn(newRig(t, o), to)
 	l.start()
+	l.seed()
+	return l
+}
+
+func loadOn(r *rig, to *sink) *load {
+	return &load{rig: r, ledger: newLedger(), to: to, replies: map[string]int{}, lastTaken: map[string]time.Time{}}
+}
+
+// seed opens the cases.
+func (l *load) seed() {
+	l.t.Helper()
 	s := &sender{r: l.rig, listener: "inbound"}
 	defer s.close()
 	for n := range 8 {
@@ -52,13 +64,12 @@ func newLoad(t testing.TB, o rigOptions) *load {
 		m := l.note(key, eml, 0)
 		reply := s.try(c.customer, rigMailbox, eml)
 		if _, err := fmt.Sscanf(reply[strings.LastIndexByte(reply, ' ')+1:], "%d", &c.number); err != nil {
-			t.Fatalf("no case: %s", reply)
+			l.t.Fatalf("no case: %s", reply)
 		}
 		l.ack(m, acceptedID(reply))
 		c.messageID = m.messageID()
 		l.cases = append(l.cases, c)
 	}
-	return l
 }
 
 // run starts the clients. A client whose number is even sends what was not
@@ -66,7 +77,7 @@ func newLoad(t testing.TB, o rigOptions) *load {
 func (l *load) run(size func(*rand.Rand) int) {
 	for n, listener := range []string{"inbound", "inbound", "lmtp", "lmtp", "smarthost", "smarthost", "smarthost", "smarthost"} {
 		l.clients.Go(func() {
-			s := &sender{r: l.rig, listener: listener}
+			s := &sender{r: l.rig, listener: listener, held: l.held[listener]}
 			defer s.close()
 			random := rand.New(rand.NewPCG(1, uint64(n)))
 			for i := 0; !l.stopped.Load() && !l.t.Failed(); i++ {
@@ -166,35 +177,79 @@ func TestKill(t *testing.T) {
 	}
 }
 
-// TestTerminate stops the daemon in order in the middle of a load: it ends in
-// time and with 0, and what it acknowledged is there when it runs again.
+// TestTerminate stops the daemon in order in the middle of a load, with a next
+// hop that is far behind: it ends in time and with 0, every client is told 421
+// between two commands, and what it acknowledged is there when it runs again
+// and arrives once.
 func TestTerminate(t *testing.T) {
 	l := newLoad(t, rigOptions{})
-	idle, err := dialWire(l.at("inbound"), false)
-	if err != nil {
-		t.Fatal(err)
+	idle := l.connect("inbound")
+	begun := l.connect("inbound")
+	begun.mustSay(t, "MAIL FROM:<begun@example.org>")
+	sending := l.connect("smarthost")
+	eml := loadMail("sending", rigMailbox, "customer0@example.net", 100<<10)
+	last := l.note("sending", eml, 0)
+	last.uncased = true
+	for _, line := range []string{"MAIL FROM:<" + rigMailbox + ">", "RCPT TO:<customer0@example.net>", "DATA"} {
+		sending.mustSay(t, line)
 	}
-	defer idle.conn.Close()
-	l.run(func(random *rand.Rand) int { return 1 + random.IntN(300<<10) })
+	body := &dotWriter{w: sending.w, atStart: true}
+	body.Write(eml[:len(eml)/2])
+	l.to.pause.Store(int64(700 * time.Millisecond))
+	l.run(func(random *rand.Rand) int { return 1 + random.IntN(100<<10) })
 	time.Sleep(2 * time.Second)
 	before := l.acked()
+	// The client in mid body goes on once others were told of the stop.
+	told := make(chan string, 1)
+	go func() {
+		reply, _ := idle.reply()
+		body.Write(eml[len(eml)/2:])
+		answer, _ := sending.say(".")
+		if id := acceptedID(answer); id != "" {
+			l.ack(last, id)
+		}
+		then, _ := sending.reply()
+		told <- reply + "|" + answer + "|" + then
+	}()
 	code, took := l.stop()
 	t.Logf("%d acknowledged when SIGTERM came; serve ended with %d after %v", before, code, took.Round(time.Millisecond))
 	if code != 0 || took > grace {
 		t.Errorf("serve ended with %d after %v", code, took)
 	}
-	if reply, err := idle.reply(); err != nil || !strings.HasPrefix(reply, "421 ") {
-		t.Errorf("an idle client was told %q, %v", reply, err)
+	if said := strings.Split(<-told, "|"); !strings.HasPrefix(said[0], "421 ") || !strings.HasPrefix(said[1], "250 2.0.0 accepted ") || !strings.HasPrefix(said[2], "421 ") {
+		t.Errorf("an idle client was told %q; one in mid body %q, then %q", said[0], said[1], said[2])
+	}
+	if reply, err := begun.reply(); err != nil || !strings.HasPrefix(reply, "421 ") {
+		t.Errorf("a client after MAIL was told %q, %v", reply, err)
 	}
 	if list := l.complaints(); len(list) > 0 {
 		t.Errorf("the daemon complained %d times, first: %s", len(list), list[0])
 	}
-	if counts := l.verify(); counts.Messages < before {
+	counts := l.verify()
+	if counts.Messages < before {
 		t.Errorf("%d messages are archived, %d were acknowledged", counts.Messages, before)
 	}
+	if counts.Queued < 50 {
+		t.Errorf("only %d deliveries were left: the next hop was not behind", counts.Queued)
+	}
+	t.Logf("%d deliveries left", counts.Queued)
+	l.to.pause.Store(0)
 	l.start()
 	time.Sleep(500 * time.Millisecond)
 	l.finish()
+	l.to.once(t)
+	same(t, "cut off", l.replies[""], 0)
+}
+
+// connect greets a listener.
+func (l *load) connect(listener string) *wireClient {
+	l.t.Helper()
+	c, err := dialWire(l.at(listener), false)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.t.Cleanup(func() { c.conn.Close() })
+	return c
 }
 
 // TestSecondServe: two daemons on one store would destroy it; the second says

@@ -385,6 +385,14 @@ func (c *wireClient) send(from string, to []string, body func(io.Writer) error) 
 	return c.say(".")
 }
 
+// mustSay is say for what must be answered 2xx or 3xx.
+func (c *wireClient) mustSay(t testing.TB, line string) {
+	t.Helper()
+	if reply, err := c.say(line); err != nil || reply[0] > '3' {
+		t.Fatalf("%s: %s %v", line, reply, err)
+	}
+}
+
 // envelope says MAIL and RCPT, and what else is given, up to a refusal.
 func (c *wireClient) envelope(from string, to []string, more ...string) (reply string, err error) {
 	commands := []string{"MAIL FROM:<" + from + ">"}
@@ -462,8 +470,9 @@ func acceptedID(reply string) string {
 // sink is a next hop that keeps count of what it accepted, by Message-ID.
 type sink struct {
 	address string
-	busy    atomic.Bool // answers 451 to everyone
-	blind   atomic.Bool // only counts octets
+	busy    atomic.Bool  // answers 451 to everyone
+	blind   atomic.Bool  // only counts octets
+	pause   atomic.Int64 // so long it takes for each message
 	octets  atomic.Int64
 
 	mu    sync.Mutex
@@ -483,6 +492,18 @@ func newSink(t testing.TB) *sink {
 	go server.Serve(ln)
 	t.Cleanup(func() { server.Close() })
 	return s
+}
+
+// once: nothing came twice, as after attempts that all came to their end.
+func (s *sink) once(t testing.TB) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, n := range s.count {
+		if n != 1 {
+			t.Errorf("%s came %d times", id, n)
+		}
+	}
 }
 
 // seen is how often the sink accepted a message.
@@ -508,6 +529,7 @@ func (s sinkSession) Data(r io.Reader) error {
 	if err != nil {
 		return err // cut off: not accepted
 	}
+	time.Sleep(time.Duration(s.pause.Load()))
 	if s.busy.Load() {
 		return &smtp.SMTPError{Code: 451, Message: "come again"}
 	}
@@ -548,6 +570,7 @@ type sent struct {
 	key, sha string
 	acked    string // the id it was accepted under, if it was
 	onCase   uint64 // that it must be on, if that is known
+	uncased  bool   // it is on none
 }
 
 func (s *sent) messageID() string { return s.key + "@load.example" }
@@ -637,7 +660,7 @@ func (s *sent) check(t testing.TB, m console.MessageDetail) {
 	if m.Archived.ReceivedSHA256 != s.sha {
 		t.Errorf("%s is archived with digest %s, it was sent with %s", s.key, m.Archived.ReceivedSHA256, s.sha)
 	}
-	if m.Case == nil || s.onCase != 0 && *m.Case != s.onCase {
+	if (m.Case == nil) != s.uncased || m.Case != nil && s.onCase != 0 && *m.Case != s.onCase {
 		t.Errorf("%s is on case %v (exception %v), want %d", s.key, m.Case, m.Exception, s.onCase)
 	}
 }
@@ -668,7 +691,8 @@ func (s *sent) arrived(t testing.TB, m console.MessageDetail, times int) (twice 
 type sender struct {
 	r        *rig
 	listener string
-	chunk    int // by BDAT in chunks of this size; 0: by DATA
+	chunk    int    // by BDAT in chunks of this size; 0: by DATA
+	held     string // the address of a socket that is never refused
 	conn     *wireClient
 }
 
@@ -676,10 +700,14 @@ type sender struct {
 // means that it went away in the middle.
 func (s *sender) try(from, to string, eml []byte) string {
 	for began := time.Now(); s.conn == nil; {
-		conn, err := dialWire(s.r.at(s.listener), s.listener == "lmtp")
+		conn, err := dialWire(cmp.Or(s.held, s.r.at(s.listener)), s.listener == "lmtp")
 		if err == nil {
 			s.conn = conn
 			break
+		}
+		if s.held != "" && !strings.HasPrefix(err.Error(), "421 ") {
+			s.r.t.Errorf("a connection to listener %s is refused: %v", s.listener, err)
+			return ""
 		}
 		if time.Since(began) > time.Minute {
 			s.r.t.Errorf("listener %s cannot be reached: %v", s.listener, err)

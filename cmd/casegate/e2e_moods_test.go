@@ -203,9 +203,7 @@ func (g *gate) submitLong(t *testing.T, subject string, more int, to ...string) 
 		lines = append(lines, "RCPT TO:<"+one+"> ORCPT=rfc822;"+one)
 	}
 	for _, line := range append(lines, "DATA") {
-		if reply, err := c.say(line); err != nil || reply[0] > '3' {
-			t.Fatalf("%s: %s %v", line, reply, err)
-		}
+		c.mustSay(t, line)
 	}
 	eml := append(simpleMail(subject, "kim@city.example", strings.Join(to, ", ")), bytes.Repeat([]byte("and so on\r\n"), more/11)...)
 	(&dotWriter{w: c.w, atStart: true}).Write(eml)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -100,26 +101,13 @@ func TestNotify(t *testing.T) {
 }
 
 // TestSocketActivation: the service manager holds the sockets while the daemon
-// restarts; no connection is refused, and no mail lost.
+// restarts, again and again, in the middle of a load both ways and with a next
+// hop that is behind. No connection is refused, and no mail lost or sent twice.
 func TestSocketActivation(t *testing.T) {
-	r := newRig(t, rigOptions{})
+	to := newSink(t)
+	r := newRig(t, rigOptions{inbound: to.address, outbound: to.address})
 	names := []string{"inbound", "lmtp", "smarthost", "console", "nobody"}
-	var files []*os.File
-	at := map[string]string{}
-	for _, name := range names {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		at[name] = ln.Addr().String()
-		f, err := ln.(*net.TCPListener).File()
-		ln.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		files = append(files, f)
-	}
+	files, at := heldSockets(t, names)
 	start := func() {
 		t.Helper()
 		// The shell knows the process id that the sockets are for.
@@ -139,33 +127,16 @@ func TestSocketActivation(t *testing.T) {
 		t.Errorf("the console: %v, %v", res, err)
 	}
 
-	var stopped atomic.Bool
-	var clients sync.WaitGroup
-	ids := make(chan string, 100_000)
+	l := loadOn(r, to)
+	l.held = at
+	l.seed()
+	to.pause.Store(int64(50 * time.Millisecond))
+	l.run(func(random *rand.Rand) int { return 1 + random.IntN(30<<10) })
 	var tried, drained atomic.Int64
-	for n := range 4 {
-		clients.Go(func() {
-			for i := 0; !stopped.Load(); i++ {
-				key := fmt.Sprintf("restart-%d-%d", n, i)
-				eml := loadMail(key, key+"@example.org", rigMailbox, 500)
-				for !stopped.Load() { // until it is taken, as an MTA does
-					tried.Add(1)
-					c, err := dialWire(at["inbound"], false)
-					if err != nil && strings.HasPrefix(err.Error(), "421 ") {
-						drained.Add(1) // let in just before the stop
-						continue
-					}
-					if err != nil {
-						t.Errorf("a connection is refused: %v", err)
-						return
-					}
-					reply, err := c.send(key+"@example.org", []string{rigMailbox}, writes(eml))
-					c.conn.Close()
-					if err == nil && strings.HasPrefix(reply, "250 ") {
-						ids <- acceptedID(reply)
-						break
-					}
-				}
+	for n := range 4 { // clients that come anew for each mail
+		l.clients.Go(func() {
+			for i := 0; !l.stopped.Load() && !t.Failed(); i++ {
+				l.anew(fmt.Sprintf("restart-%d-%d", n, i), &tried, &drained)
 			}
 		})
 	}
@@ -178,21 +149,62 @@ func TestSocketActivation(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // nobody serves
 		start()
 	}
-	stopped.Store(true)
-	clients.Wait()
-	close(ids)
-	taken := map[string]bool{}
-	for id := range ids {
-		taken[id] = true
-	}
-	counts := r.verify()
-	same(t, "messages archived", counts.Messages, len(taken))
+	to.pause.Store(0)
+	l.finish()
+	to.once(t)
+	same(t, "cut off", l.replies[""], 0)
 	if drained.Load() > restarts*4 {
 		t.Errorf("%d connections were let in to be sent away", drained.Load())
 	}
-	t.Logf("%d restarts, %d connections, %d of them met a stop before they said anything, %d messages taken", restarts, tried.Load(), drained.Load(), len(taken))
+	t.Logf("%d restarts, %d fresh connections, %d of them met a stop before they said anything", restarts, tried.Load(), drained.Load())
 	if list := r.complaints(); len(list) > 0 {
 		t.Errorf("the daemon complains: %v", list)
+	}
+}
+
+// heldSockets opens sockets as a service manager does, and tells where.
+func heldSockets(t *testing.T, names []string) (files []*os.File, at map[string]string) {
+	t.Helper()
+	at = map[string]string{}
+	for _, name := range names {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[name] = ln.Addr().String()
+		f, err := ln.(*net.TCPListener).File()
+		ln.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		files = append(files, f)
+	}
+	return files, at
+}
+
+// anew sends a mail over fresh connections until it is taken, as an MTA does.
+func (l *load) anew(key string, tried, drained *atomic.Int64) {
+	from := key + "@example.org"
+	eml := loadMail(key, from, rigMailbox, 500)
+	m := l.note(key, eml, 0)
+	for !l.t.Failed() {
+		tried.Add(1)
+		c, err := dialWire(l.held["inbound"], false)
+		if err != nil && strings.HasPrefix(err.Error(), "421 ") {
+			drained.Add(1) // let in just before the stop
+			continue
+		}
+		if err != nil {
+			l.t.Errorf("a connection is refused: %v", err)
+			return
+		}
+		reply, err := c.send(from, []string{rigMailbox}, writes(eml))
+		c.conn.Close()
+		if err == nil && l.heard("inbound", reply) {
+			l.ack(m, acceptedID(reply))
+			return
+		}
 	}
 }
 

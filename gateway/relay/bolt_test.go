@@ -158,3 +158,32 @@ func TestAwayForSixHours(t *testing.T) {
 		}
 	})
 }
+
+// TestStopAtAStalledNextHop: what it holds when we must go is sent again after
+// the start, and both rows say what nobody can know.
+func TestStopAtAStalledNextHop(t *testing.T) {
+	inVirtualTime(t, func(b *bed) {
+		stalls := true
+		b.sink.data = func() {
+			if stalls {
+				time.Sleep(5 * time.Minute)
+			}
+		}
+		d := b.send(eml, nil, "ana@x.example")
+		begin := time.Now()
+		b.run(time.Second)
+		if took := time.Since(begin); took != 31*time.Second {
+			b.Errorf("it stopped after %s", took)
+		}
+		stalls = false
+		other := b.send(eml, nil, "ben@x.example")
+		b.run(time.Hour)
+		now := b.delivery(d.ID)
+		if n := len(b.sink.got("ana@x.example")); now.State != store.Delivered || n != 2 || len(now.Attempts) != 2 || !now.Attempts[0].Ambiguous || now.Attempts[1].Ambiguous {
+			b.Errorf("it came %d times: %+v", n, now)
+		}
+		if now := b.delivery(other.ID); now.State != store.Delivered || len(b.sink.got("ben@x.example")) != 1 {
+			b.Errorf("%+v", now)
+		}
+	})
+}
