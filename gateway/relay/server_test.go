@@ -38,6 +38,7 @@ type sink struct {
 	mailed  []smtp.MailOptions          // of each MAIL
 	asked   map[string]smtp.RcptOptions // by recipient
 	rcpt    func(to string) error       // instead of what Rcpt says
+	data    func()                      // before the answer to a message
 	auth    map[string]func() sasl.Server
 }
 
@@ -196,6 +197,9 @@ func (s *sinkSession) LMTPData(r io.Reader, status smtp.StatusCollector) error {
 	mail, err := io.ReadAll(r)
 	if err != nil {
 		return err
+	}
+	if s.data != nil {
+		s.data()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
