@@ -196,6 +196,11 @@ func FuzzParse(f *testing.F) {
 			checkText(t, f.Text(), message.Decode(f.Value()))
 		}
 		checkSpans(t, message.Parse(mail))
+		if o := message.Opaque(mail); !o.Empty() || !o.TooLarge() {
+			t.Fatalf("%d fields of a block that isn't read", o.Len())
+		} else {
+			checkSpans(t, o)
+		}
 	})
 }
 
