@@ -37,7 +37,7 @@ func (s *Store) Claim(ctx context.Context, now time.Time, length time.Duration, 
 		return nil, err
 	}
 	var list []store.Delivery
-	err = s.update(ctx, func(w *writer) (err error) {
+	err = s.attend(ctx, func(w *writer) (err error) {
 		list, err = w.claim(now, now.Add(length), n, by)
 		return err
 	})
@@ -108,9 +108,9 @@ func (w *writer) lend(id store.ID, until time.Time) error {
 	return w.putSealed(leases, id[:], append(appendTime(nil, until), w.epoch[:]...))
 }
 
-// Settle shares a commit with whatever else is going on.
+// Settle shares a commit with whatever else is going on (patient.go).
 func (s *Store) Settle(ctx context.Context, done ...store.Delivery) error {
-	return s.update(ctx, func(w *writer) error {
+	return s.attend(ctx, func(w *writer) error {
 		for _, d := range done {
 			if w.row(deliveries, d.ID[:]) == nil {
 				return fmt.Errorf("delivery %s: %w", d.ID, store.ErrNotFound)

@@ -21,12 +21,13 @@ const (
 
 // call is one Update on its way.
 type call struct {
-	ctx   context.Context
-	fn    func(*writer) error
-	taken atomic.Bool // by the committer, or by the caller who gave up
-	wrote bool
-	err   error // what fn returned
-	done  chan error
+	ctx     context.Context
+	fn      func(*writer) error
+	patient bool        // it may wait for others (patient.go)
+	taken   atomic.Bool // by the committer, or by the caller who gave up
+	wrote   bool
+	err     error // what fn returned
+	done    chan error
 }
 
 // start counts a call in, so that Close waits for it.
@@ -64,12 +65,18 @@ func (s *Store) submit(ctx context.Context, fn func(*writer) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	return c.wait()
+}
+
+// wait waits for the answer, or, while nobody has taken it, for the caller's
+// context.
+func (c *call) wait() error {
 	select {
 	case err := <-c.done:
 		return err
-	case <-ctx.Done():
+	case <-c.ctx.Done():
 		if c.taken.CompareAndSwap(false, true) {
-			return ctx.Err()
+			return c.ctx.Err()
 		}
 		return <-c.done
 	}
@@ -103,19 +110,26 @@ func (s *Store) serve(m *mounted, first *call) error {
 		first.answer(fmt.Errorf("%w: %w", store.ErrUnavailable, err))
 		return err
 	}
-	b.add(first)
-	for !b.full() {
-		select {
-		case c, ok := <-s.calls:
-			if ok {
-				b.add(c)
-				continue
-			}
-		default:
-		}
-		break
+	for c := first; c != nil; c = s.waiting(b) {
+		b.add(c)
 	}
+	defer s.patient.passed(b.calls)
 	return b.finish()
+}
+
+// waiting is the next call for a batch, while there is one and room for it.
+func (s *Store) waiting(b *batch) *call {
+	if b.full() {
+		return nil
+	}
+	select {
+	case c, ok := <-s.calls:
+		if ok {
+			return c
+		}
+	default:
+	}
+	return s.patient.next()
 }
 
 // batch is a commit in the making.

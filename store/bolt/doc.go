@@ -51,7 +51,8 @@
 // # Commits
 //
 // One goroutine runs the functions of all Updates and commits; those that
-// arrive while it syncs share the next commit (commit.go). The file grows by
+// arrive while it syncs share the next commit (commit.go); claims and outcomes of
+// deliveries ride along in those of others (patient.go). The file grows by
 // allocated space, reserved before a commit begins, so that a full disk is met
 // when nothing has been written (grow.go). What a crash leaves behind:
 //

@@ -68,10 +68,11 @@ type Store struct {
 	lastCase  atomic.Uint64                // the last case number given
 	committed atomic.Pointer[func(Commit)] // is told of each commit
 
-	db     atomic.Pointer[mounted] // nil while the outcome of a commit is unknown, and when closed
-	calls  chan *call
-	slab   []byte // of the committer
-	wholes sync.WaitGroup
+	db      atomic.Pointer[mounted] // nil while the outcome of a commit is unknown, and when closed
+	calls   chan *call
+	patient patient
+	slab    []byte // of the committer
+	wholes  sync.WaitGroup
 
 	mu      sync.RWMutex // guards closed and the start of calls
 	closed  bool
