@@ -137,7 +137,9 @@ func (p *inbound) again(ctx context.Context, id store.ID) (a arrival, err error)
 		return a, err
 	}
 	a.env.Body, a.stored = a.spool.facts(), &old
-	p.read(ctx, &a)
+	if err := p.guarded(&a, func() error { p.read(ctx, &a); return nil }); err != nil {
+		p.setAside(&a, err)
+	}
 	asStored(&a.mail, old)
 	a.number = sync.OnceValues(func() (uint64, error) { return p.Store.ReserveCase(ctx) })
 	a.ack = &ackBody{}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
@@ -62,4 +63,45 @@ func TestPanicsOverAMessage(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSetAsideIsAssigned: a person can put such a message on a case, and its bytes
+// go on below our stamps, whether or not it can be read by then.
+func TestSetAsideIsAssigned(t *testing.T) {
+	const eml = "From: a@x.example\r\nTo: 311@city.example\r\nSubject: poison\r\n\r\nbody\r\n"
+	for _, mended := range []bool{false, true} {
+		broken := true
+		o := desk(t, func(o *gateway.Options) {
+			o.Logger = slog.New(slog.DiscardHandler)
+			o.Directory = func(context.Context, time.Time, []string) error {
+				if broken {
+					panic("a defect")
+				}
+				return nil
+			}
+		})
+		if _, err := hand(t, gateway.NewInbound(withoutDirectory(o), gateway.Intake{}), gateway.RoleInbound, "b@x.example", "From: b@x.example\r\n\r\nhello\r\n", "311@city.example"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := hand(t, gateway.NewInbound(o, gateway.Intake{}), gateway.RoleInbound, "a@x.example", eml, "311@city.example")
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := store.ParseID(r.ID)
+		broken = !mended
+		book := gateway.Rulebook{Settings: o.Settings, Names: []string{"test"}, Intakes: map[string]gateway.Intake{"test": {}}}
+		m, err := gateway.Assign(t.Context(), o, book, id, resolver.ByHand{By: "kim", Case: 1})
+		if err != nil || m.Case != 1 {
+			t.Errorf("mended %v: case %d, %v", mended, m.Case, err)
+			continue
+		}
+		if sent := export(t, o.Store, id, store.AsSent); !strings.HasSuffix(sent, eml) || !strings.Contains(sent, "X-Case-Number: 1\r\n") {
+			t.Errorf("mended %v: sent as %q", mended, sent)
+		}
+	}
+}
+
+func withoutDirectory(o gateway.Options) gateway.Options {
+	o.Directory = nil
+	return o
 }

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"strings"
 	"testing"
 
 	"github.com/casegate/casegate/gateway"
 	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
@@ -88,4 +90,29 @@ func leaves(t *testing.T, st store.Store, id store.ID) []byte {
 		t.Fatal(err)
 	}
 	return append(header[:len(header):len(header)], rest...)
+}
+
+// TestCutHeaderIsAssigned: the same when a person takes it from the exceptions
+// list.
+func TestCutHeaderIsAssigned(t *testing.T) {
+	o := desk(t, func(o *gateway.Options) { o.Logger = slog.New(slog.DiscardHandler) })
+	in := gateway.NewInbound(o, gateway.Intake{})
+	if _, err := hand(t, in, gateway.RoleInbound, "b@x.example", "From: b@x.example\r\n\r\nhello\r\n", "311@city.example"); err != nil {
+		t.Fatal(err)
+	}
+	for _, before := range []int{3, 4, 5, 6} { // what stands between the first line's end and the cut
+		eml := "X: " + strings.Repeat("y", message.MaxHeader-before) + "\r\nZ: z\r\n\r\nbody\r\n"
+		r, err := hand(t, in, gateway.RoleInbound, "a@x.example", eml, "311@city.example")
+		if err != nil || !strings.HasSuffix(r.Text, "exception unparsable") {
+			t.Fatal(r, err)
+		}
+		id, _ := store.ParseID(r.ID)
+		book := gateway.Rulebook{Settings: o.Settings, Names: []string{"test"}, Intakes: map[string]gateway.Intake{"test": {}}}
+		if _, err := gateway.Assign(t.Context(), o, book, id, resolver.ByHand{By: "kim", Case: 1}); err != nil {
+			t.Fatal(err)
+		}
+		if sent := leaves(t, o.Store, id); !bytes.HasSuffix(sent, []byte(eml)) || !bytes.HasPrefix(sent, []byte("Received: ")) {
+			t.Errorf("cut %d octets behind: %d octets leave, which begin %q and end %q", before, len(sent), sent[:80], sent[len(sent)-30:])
+		}
+	}
 }
