@@ -30,7 +30,7 @@ bench: build
 # the middle, and to have a dead destination in it.
 BACKLOG ?= 100000
 backlog:
-	CASEGATE_BACKLOG=$(BACKLOG) go test -count 1 -timeout 15m -v -run 'Backlog|DeadDestination|LongOutbox' ./store/bolt ./gateway/relay ./cmd/casegate
+	CASEGATE_BACKLOG=$(BACKLOG) go test -count 1 -timeout 15m -v -run 'Backlog|DeadDestination|LongOutbox' ./store/bolt ./gateway/relay ./gateway/console
 
 # The public suites of SPF, DKIM, ARC and addresses: cases passed, of how many.
 conformance:
