@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -165,6 +166,67 @@ func TestMoods(t *testing.T) {
 	})
 	g.settle()
 	same(t, "further reports", office.left(), 0)
+}
+
+// TestBusyForADay: a next hop that answers 451 for a day gets the mail once, by
+// the retry table; its submitter hears after four hours that it takes long, and
+// nothing more.
+func TestBusyForADay(t *testing.T) {
+	s := newStage(t, `
+routes:
+  - {role: outbound, sender: <>, next_hop: DESK}
+  - {role: outbound, next_hop: WORLD}
+`)
+	s.world.defers = 1000
+	begin := s.clock.now()
+	at := s.daemon.listeners[slices.IndexFunc(s.cfg.Listeners, func(l Listener) bool { return l.Name == "smarthost" })].Addr().String()
+	c, err := dialWire(at, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.conn.Close()
+	if reply, err := c.send(rigMailbox, []string{"ana@x.example"}, writes(simpleMail("patience", rigMailbox, "ana@x.example"))); err != nil || acceptedID(reply) == "" {
+		t.Fatal(reply, err)
+	}
+	// passes lets time pass until the delivery is due, and awaits its attempt.
+	passes := func(tries int) (d store.Delivery) {
+		s.daemon.relay.Wake()
+		for end := time.Now().Add(10 * time.Second); len(d.Attempts) < tries; time.Sleep(5 * time.Millisecond) {
+			var list []store.Delivery
+			if err := s.view(func(r store.Reader) (err error) {
+				list, _, err = r.Deliveries(store.DeliveryFilter{Address: "ana@x.example"}, store.Page{})
+				return err
+			}); err != nil || len(list) != 1 || time.Now().After(end) {
+				t.Fatalf("attempt %d: %+v, %v", tries, list, err)
+			}
+			d = list[0]
+		}
+		s.clock.ahead.Add(int64(d.Due.Sub(s.clock.now())))
+		return d
+	}
+	d := passes(1)
+	for n := 2; d.State == store.Queued; n++ {
+		if s.clock.now().Sub(begin) > 24*time.Hour {
+			s.world.mu.Lock()
+			s.world.defers = 0
+			s.world.mu.Unlock()
+		}
+		d = passes(n)
+	}
+	last := d.Attempts[len(d.Attempts)-1]
+	if took := last.At.Sub(begin); d.State != store.Delivered || took < 24*time.Hour || took > 29*time.Hour || len(d.Attempts) > 20 {
+		t.Errorf("%s after %v and %d attempts", d.State, took, len(d.Attempts))
+	}
+	for i, a := range d.Attempts[:len(d.Attempts)-1] {
+		if a.Ambiguous || a.Reply != "451 4.3.0 come again" || i > 0 && a.At.Sub(d.Attempts[i-1].At) < 50*time.Second {
+			t.Errorf("attempt %d: %+v", i, a)
+		}
+	}
+	s.world.take(t, "patience")
+	told := s.desk.take(t, "Your message is delayed")
+	same(t, "RCPT TO of the report", told.to, []string{rigMailbox})
+	same(t, "mail besides", s.world.left()+s.desk.left(), 0)
+	t.Logf("%d attempts in %v", len(d.Attempts), last.At.Sub(begin).Round(time.Minute))
 }
 
 // edit replaces pieces of the configuration.
