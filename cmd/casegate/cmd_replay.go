@@ -80,6 +80,7 @@ func (p *program) replay(ctx context.Context, o output, file string, q url.Value
 	if _, err := os.Stat(defaultFile); p.configFile == "" && err != nil {
 		p.environ = append(slices.Clone(p.environ), "CASEGATE_DATA_DIR="+other.DataDir) // a store is found by the file that is there
 	}
+	text = append(text, '\n') // an empty file is the defaults, and an empty body no request
 	return p.with(ctx, existingStore, func(c *client) error {
 		resp, err := c.do(ctx, http.MethodPost, "/replay", q, "application/yaml", bytes.NewReader(text))
 		if err != nil {
