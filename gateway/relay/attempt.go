@@ -302,6 +302,9 @@ func (r *Relay) transact(ctx context.Context, h *hop, env *envelope, l *letter) 
 		t = c.send(ctx, env, l, src)
 	}
 	sound = true
+	if t.deaf {
+		h.slowDown()
+	}
 	for i := range t.to {
 		t.to[i].tls = c.tls
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,9 +164,10 @@ func TestAwayForSixHours(t *testing.T) {
 // the start, and both rows say what nobody can know.
 func TestStopAtAStalledNextHop(t *testing.T) {
 	inVirtualTime(t, func(b *bed) {
-		stalls := true
+		var stalls atomic.Bool
+		stalls.Store(true)
 		b.sink.data = func() {
-			if stalls {
+			if stalls.Load() {
 				time.Sleep(5 * time.Minute)
 			}
 		}
@@ -175,7 +177,7 @@ func TestStopAtAStalledNextHop(t *testing.T) {
 		if took := time.Since(begin); took != 31*time.Second {
 			b.Errorf("it stopped after %s", took)
 		}
-		stalls = false
+		stalls.Store(false)
 		other := b.send(eml, nil, "ben@x.example")
 		b.run(time.Hour)
 		now := b.delivery(d.ID)

@@ -48,6 +48,8 @@ type hop struct {
 	since, until time.Time
 	why          error
 
+	oneByOne bool // it offers PIPELINING and doesn't mean it
+
 	load   int       // deliveries claimed for it
 	share  int       // how many there may be
 	full   bool      // it had its share, and hasn't done with enough of it
@@ -130,7 +132,23 @@ func (h *hop) dial(ctx context.Context) (*conn, error) {
 		return nil, context.Cause(ctx)
 	}
 	h.note(err)
+	if err == nil {
+		h.mu.Lock()
+		c.ext.pipelining = c.ext.pipelining && !h.oneByOne
+		h.mu.Unlock()
+	}
 	return c, err
+}
+
+// slowDown has commands said one by one from now on: something before the next
+// hop, a firewall most likely, drops what comes at once.
+func (h *hop) slowDown() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.oneByOne {
+		h.oneByOne = true
+		h.r.opts.Logger.Warn("next hop offers PIPELINING but answers only the first of several commands: they are said one by one now", "next_hop", h.name)
+	}
 }
 
 // turn waits for the leave to connect. While the hop fails, only one at a time

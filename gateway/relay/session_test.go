@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -102,6 +105,44 @@ func TestUnaskedReply(t *testing.T) {
 			t.Errorf("%d connections", dials)
 		}
 	})
+}
+
+// TestNoPipelining: a next hop that offers PIPELINING, and hears only the first
+// of several commands, gets the mail at the second attempt.
+func TestNoPipelining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, p := newMemory(), newPeer(t, hello+fast+"C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nW: 6m",
+			hello+fast+"C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\n"+data)
+		id := m.add(eml, time.Now(), "ana@x.example")
+		var conns []*heard
+		_, stop := run(t, m, Options{Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := p.Dial(ctx, network, address)
+			conns = append(conns, &heard{Conn: c})
+			return conns[len(conns)-1], err
+		}})
+		time.Sleep(time.Hour)
+		stop()
+		if d := m.get(id); d.State != store.Delivered || len(d.Attempts) != 2 || !strings.HasPrefix(d.Attempts[0].Reply, "4.4.2 connection lost at RCPT: ") {
+			t.Errorf("%+v", d)
+		}
+		if len(conns) != 2 || conns[0].atOnce != 1 || conns[1].atOnce != 0 {
+			t.Errorf("%d connections", len(conns))
+		}
+		p.wg.Wait()
+	})
+}
+
+// heard counts the writes of MAIL and more.
+type heard struct {
+	net.Conn
+	atOnce int
+}
+
+func (h *heard) Write(p []byte) (int, error) {
+	if bytes.HasPrefix(p, []byte("MAIL")) && bytes.Count(p, []byte("\r\n")) > 1 {
+		h.atOnce++
+	}
+	return h.Conn.Write(p)
 }
 
 // TestStopDrains: what runs is finished and settled, what waits goes back

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -62,6 +63,7 @@ type transaction struct {
 	answered bool      // the next hop said something
 	open     bool      // MAIL was taken and the data not ended
 	broken   bool      // the connection is of no more use
+	deaf     bool      // the next hop took no notice of commands sent at once
 }
 
 // send runs one transaction. Whatever happens, every recipient has a verdict
@@ -155,6 +157,7 @@ func (t *transaction) commands() (stage string, err error) {
 		}
 		for i := first; i < next; i++ {
 			if err := t.answer(i); err != nil {
+				t.deaf = i > first && errors.Is(err, os.ErrDeadlineExceeded)
 				return t.stage(i), err
 			}
 		}
