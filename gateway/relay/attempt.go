@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"slices"
@@ -200,8 +201,13 @@ func (r *Relay) visit(ctx, work context.Context, j *job, h *hop, g group) (v vis
 		return v, 0, false
 	}
 	v = visit{h: h, begun: time.Now()}
-	v.verdicts = r.hand(work, &j.d, h, g)
-	return v, 0, true
+	reach, cancel := context.WithCancelCause(work)
+	defer cancel(nil)
+	defer context.AfterFunc(ctx, func() { cancel(errStopping) })()
+	v.verdicts = r.hand(reach, work, &j.d, h, g)
+	// Stopping, nobody waits for a session to open.
+	stopped := errors.Is(context.Cause(reach), errStopping) && !slices.ContainsFunc(v.verdicts, func(v verdict) bool { return !v.unreached })
+	return v, 0, !stopped
 }
 
 // untouched prepares a delivery to go back without an attempt. What is known
@@ -217,8 +223,9 @@ func (j *job) untouched(at time.Time) {
 }
 
 // hand hands the message to a next hop for the recipients of a group, in as
-// many transactions as it takes, and returns a verdict on each.
-func (r *Relay) hand(ctx context.Context, d *store.Delivery, h *hop, g group) (verdicts []verdict) {
+// many transactions as it takes, and returns a verdict on each. While reach
+// lasts sessions are opened.
+func (r *Relay) hand(reach, ctx context.Context, d *store.Delivery, h *hop, g group) (verdicts []verdict) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.opts.Logger.Error("panic in a delivery", "delivery", d.ID, "message", d.Message, "panic", p, "stack", string(debug.Stack()))
@@ -240,7 +247,7 @@ func (r *Relay) hand(ctx context.Context, d *store.Delivery, h *hop, g group) (v
 	for len(rest) > 0 {
 		part := rest[:min(len(rest), r.opts.PerTransaction)]
 		rest = rest[len(part):]
-		again := g.collect(verdicts, part, r.transact(ctx, h, g.envelope(d, part), l))
+		again := g.collect(verdicts, part, r.transact(reach, ctx, h, g.envelope(d, part), l))
 		rest = append(again, rest...)
 	}
 	return setAside(d, verdicts)
@@ -275,13 +282,13 @@ func (g group) collect(verdicts []verdict, part []int, got []verdict) (again []i
 
 // transact runs one transaction, over an unused session if there is one. If
 // that had been ended by the other side meanwhile, a fresh one takes its place.
-func (r *Relay) transact(ctx context.Context, h *hop, env *envelope, l *letter) []verdict {
+func (r *Relay) transact(reach, ctx context.Context, h *hop, env *envelope, l *letter) []verdict {
 	src, err := l.source(ctx)
 	if err != nil {
 		return all(len(env.to), sourceVerdict(err))
 	}
 	defer src.close()
-	c, reused, err := h.take(ctx)
+	c, reused, err := h.take(reach)
 	if err != nil {
 		return all(len(env.to), unreached(err))
 	}
@@ -294,7 +301,7 @@ func (r *Relay) transact(ctx context.Context, h *hop, env *envelope, l *letter) 
 	t := c.send(ctx, env, l, src)
 	if reused && t.stale() {
 		c.Close()
-		fresh, err := h.dial(ctx)
+		fresh, err := h.dial(reach)
 		if err != nil {
 			return all(len(env.to), unreached(err))
 		}

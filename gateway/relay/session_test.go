@@ -180,6 +180,25 @@ func TestStopDrains(t *testing.T) {
 	})
 }
 
+// TestStopWaitsForNoGreeting: mail at a next hop that lets us wait goes back as it
+// was, at once.
+func TestStopWaitsForNoGreeting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, p := newMemory(), newPeer(t, "W: 4m\nH:")
+		id := m.add(eml, time.Now(), "ana@x.example")
+		was := m.get(id)
+		_, stop := run(t, m, Options{Dial: p.Dial})
+		time.Sleep(time.Minute)
+		begin := time.Now()
+		stop()
+		d := m.get(id)
+		if took := time.Since(begin); took != 0 || len(d.Attempts) != 0 || !d.Due.Equal(was.Due) || m.leased(id) {
+			t.Errorf("after %s: %+v", took, d)
+		}
+		p.wg.Wait()
+	})
+}
+
 // TestStopHasAnEnd: what takes longer than the grace is cut off, and recorded
 // for what it is.
 func TestStopHasAnEnd(t *testing.T) {
