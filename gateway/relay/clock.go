@@ -42,7 +42,7 @@ func (r *Relay) recall(ctx context.Context) {
 	for after := store.Cursor(""); ctx.Err() == nil; {
 		var ahead []store.ID
 		err := r.st.View(ctx, func(rd store.Reader) error {
-			list, next, err := rd.Deliveries(store.DeliveryFilter{State: store.Queued}, store.Page{After: after, Limit: 1000})
+			list, next, err := rd.Deliveries(store.DeliveryFilter{State: store.Queued}, store.Page{After: after, Limit: 200})
 			for _, d := range list {
 				if d.Due.After(r.latest()) {
 					ahead = append(ahead, d.ID)
@@ -62,6 +62,7 @@ func (r *Relay) recall(ctx context.Context) {
 		if after == "" {
 			return
 		}
+		wait(ctx, nil, 10*time.Millisecond) // nothing is in a hurry after years
 	}
 }
 
