@@ -58,3 +58,25 @@ func TestClockJumpsBack(t *testing.T) {
 		})
 	}
 }
+
+// TestDueAgainAtOnce: somebody has mail tried again in the moment in which the
+// outcome of an attempt is stored and the attempt is not quite over.
+func TestDueAgainAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, p := newMemory(), newPeer(t, hello+eight+"C: MAIL*\nS: 451 4.3.0 later", accept)
+		id := m.add(eml, time.Now(), "ana@x.example")
+		var r *Relay
+		r, stop := run(t, m, Options{Dial: p.Dial, PerConnection: 1, Retry: []time.Duration{20 * time.Hour}, Events: func(e Event) {
+			if e.Delivery.State == store.Queued {
+				m.change(id, func(d *store.Delivery) { d.Due = time.Now() })
+				r.Wake()
+				time.Sleep(time.Second)
+			}
+		}})
+		time.Sleep(time.Minute)
+		stop()
+		if d := m.get(id); d.State != store.Delivered || len(d.Attempts) != 2 || d.Attempts[1].Ambiguous {
+			t.Errorf("%+v", d)
+		}
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -144,8 +145,9 @@ func (r *Relay) claim(ctx, work context.Context, t *table, n int) (claimed int, 
 		}
 		return 0, sleep, nil
 	}
+	before := r.inHand.list()
 	ds, err := r.st.Claim(work, now, r.opts.Lease, n, room)
-	r.start(ctx, work, t, ds)
+	r.start(ctx, work, t, ds, before)
 	// A store that says due and then hands out nothing must not spin us.
 	return len(ds), 10 * time.Millisecond, err
 }
@@ -167,15 +169,28 @@ func wait(ctx context.Context, signal <-chan struct{}, d time.Duration) {
 
 // start begins the deliveries just claimed. One whose next hop has its share
 // of us already is put back, into the lane of that hop: a slow destination must
-// not block the others, however much waits for it.
-func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Delivery) {
+// not block the others, however much waits for it. before is what was in hand
+// before the claim.
+func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Delivery, before map[store.ID]chan struct{}) {
 	begun, share := time.Now(), t.share(r.opts.Concurrency)
 	var back []*job
 	for _, d := range claimed {
-		if !r.inHand.take(d.ID) {
-			continue // the clock jumped and ended its lease: now it has a new one
-		}
 		j := t.plan(d, begun.Add(r.opts.Lease))
+		busy := before[d.ID]
+		if busy == nil {
+			busy = r.inHand.take(d.ID)
+		}
+		if busy != nil {
+			// The clock jumped and ended its lease, or somebody made it due just
+			// when an attempt had been stored. What was claimed may be out of
+			// date by now: it goes back.
+			r.work.Go(func() {
+				<-busy
+				r.settle(work, j)
+				r.Wake()
+			})
+			continue
+		}
 		if !j.admit(share) {
 			if j.untouched(r.now()); r.Lane(&j.d) == "" {
 				j.back = r.now().Add(crowded)
@@ -202,30 +217,39 @@ func (r *Relay) free(jobs ...*job) {
 	signal(r.freed)
 }
 
-// inHand is which deliveries this process is working on.
+// inHand is which deliveries this process is working on; what is kept of each
+// is closed when that is over.
 type inHand struct {
 	mu  sync.Mutex
-	ids map[store.ID]bool
+	ids map[store.ID]chan struct{}
 }
 
-// take is false for one that is in hand already.
-func (h *inHand) take(id store.ID) bool {
+// take is nil, or tells when one that is in hand already will be no more.
+func (h *inHand) take(id store.ID) (busy chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.ids[id] {
-		return false
+	if done := h.ids[id]; done != nil {
+		return done
 	}
 	if h.ids == nil {
-		h.ids = map[store.ID]bool{}
+		h.ids = map[store.ID]chan struct{}{}
 	}
-	h.ids[id] = true
-	return true
+	h.ids[id] = make(chan struct{})
+	return nil
 }
 
 func (h *inHand) drop(id store.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	close(h.ids[id])
 	delete(h.ids, id)
+}
+
+// list is what is in hand now.
+func (h *inHand) list() map[store.ID]chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return maps.Clone(h.ids)
 }
 
 func (h *inHand) len() int {
