@@ -163,10 +163,14 @@ func answersTo(r store.Reader, sub resolver.Submission, facts store.Facts) error
 // asked to be answered at.
 const maxParents = 4
 
-// submitHash tells a repeated submission: same peer, envelope and raw bytes.
+// submitHash tells a repeated submission: same peer, login, envelope and raw
+// bytes.
 func submitHash(env *Envelope, s *spool) string {
 	sum := sha256.New()
 	fmt.Fprintf(sum, "%s\n%s\n", env.Peer, env.From)
+	if env.Login != "" {
+		fmt.Fprintf(sum, "login %s\n", env.Login)
+	}
 	var to []string
 	for _, r := range env.Recipients {
 		to = append(to, r.Path.String())

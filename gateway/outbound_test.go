@@ -139,6 +139,52 @@ func TestSubmissionInPartsWithoutMessageID(t *testing.T) {
 	}
 }
 
+// The same bytes from one peer under two logins are two submissions, whole or in
+// parts; the same login again is a repetition.
+func TestSubmissionsOfTwoLogins(t *testing.T) {
+	o, out, head := opened(t, nil, "Ann <ann@x.example>")
+	for _, login := range []string{"eva@city.example", "ben@city.example"} {
+		agent := store.Agent{ID: store.NewID(), Name: login, EmailAddresses: []string{login}, SendAs: []string{"311@city.example"}}
+		if err := o.Store.Update(t.Context(), func(tx store.Tx) error { return tx.PutAgent(agent) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eml := head + "Message-ID: <both@desk.example>\r\nTo: Ann <ann@x.example>\r\n\r\nhello\r\n"
+	as := func(login string, to ...string) gateway.Receipt {
+		t.Helper()
+		env := &gateway.Envelope{Listener: "test", Role: gateway.RoleOutbound, Protocol: "ESMTPSA", Helo: "client.example", Login: login, From: path(t, "311@city.example")}
+		for _, address := range to {
+			env.Recipients = append(env.Recipients, gateway.Recipient{Path: path(t, address)})
+		}
+		sink, err := out.Spool(t.Context(), env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sink.Discard()
+		if _, err := sink.Write([]byte(eml)); err != nil {
+			t.Fatal(err)
+		}
+		r, err := out.Accept(t.Context(), env, sink)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	eva, ben := as("eva@city.example", "ann@x.example"), as("ben@city.example", "ann@x.example")
+	if again := as("ben@city.example", "ann@x.example"); again != ben || eva == ben {
+		t.Errorf("eva %+v, ben %+v, again %+v", eva, ben, again)
+	}
+	for login, r := range map[string]gateway.Receipt{"eva@city.example": eva, "ben@city.example": ben} {
+		if part := as(login, "ron@x.example"); part != r {
+			t.Errorf("a part by %s: %+v, want %+v", login, part, r)
+		}
+		if k := keptOf(t, o, r); k.message.Envelope.Login != login || !slices.Equal(k.mailed(), []string{"ann@x.example", "ron@x.example"}) {
+			t.Errorf("%s: %+v mailed to %q", login, k.message.Envelope, k.mailed())
+		}
+	}
+	sound(t, o)
+}
+
 func TestUncasedCreateOpensACase(t *testing.T) {
 	o := desk(t, func(o *gateway.Options) { o.Settings.Uncased = "create" })
 	out := gateway.NewOutbound(o, gateway.Submitters{Setting: "send_as"})

@@ -42,7 +42,7 @@ func (o *outbound) repeated() *Refusal {
 // isPartOf: same Message-ID, content (which covers From) and identity.
 func (o *outbound) isPartOf(ref store.MessageRef, m store.Message) bool {
 	return m.ID == ref.ID && !m.Observed && ref.ContentHash == o.sub.ContentHash &&
-		m.Envelope.Listener == o.sub.Listener && m.Envelope.Peer == o.sub.Peer
+		m.Envelope.Listener == o.sub.Listener && m.Envelope.Peer == o.sub.Peer && m.Envelope.Login == o.sub.Login
 }
 
 // join makes this a part of the earlier submission: its case, its mode, its

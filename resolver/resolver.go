@@ -62,7 +62,7 @@ type Mail struct {
 	InReplyTo    []string
 	References   []string
 	ContentHash  string // what I1 compares
-	SubmitHash   string // of peer, envelope and raw bytes: the same hand-over again
+	SubmitHash   string // of peer, login, envelope and raw bytes: the same hand-over again
 	Omitted      int    // addresses of the header that were too many to read
 	Unparsable   string // why the header cannot be used; empty: it can
 	TooManyHops  bool   // more Received fields than a real way has

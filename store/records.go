@@ -177,8 +177,8 @@ type Message struct {
 	Mailboxes  []string  `json:"mailboxes,omitempty"` // of ours that it reached
 	Archived   Archived  `json:"archived"`
 	ReceivedAt time.Time `json:"received_at"`
-	// ContentHash covers what rule I1 compares; SubmitHash the peer, the
-	// envelope and the raw bytes of a submission (invariant 3). Hex SHA-256.
+	// ContentHash covers what rule I1 compares; SubmitHash the peer, the login,
+	// the envelope and the raw bytes of a submission (invariant 3). Hex SHA-256.
 	ContentHash string `json:"content_hash,omitempty"`
 	SubmitHash  string `json:"submit_hash,omitempty"`
 	// PartHashes are the SubmitHash of each further part of a submission that was
