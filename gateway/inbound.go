@@ -187,8 +187,9 @@ func (p *inbound) onCase(n *plan, a arrival, d resolver.InboundDecision, in stor
 	if err != nil {
 		return err
 	}
-	n.kase, n.sent = &d.Case, stampInbound(a, d, token, p.Settings)
-	n.deliveries = append(p.handOn(a, n.message), p.passOn(a, n.message, d.PassTo)...)
+	handed, passed := p.handOn(a, n.message), p.passOn(a, n.message, d.PassTo)
+	n.kase, n.sent = &d.Case, stampInbound(a, d, token, p.Settings, len(passed) > 0)
+	n.deliveries = append(handed, passed...)
 	n.answered, n.events = d.Answered.ID, d.Events
 	if d.Opened != "" {
 		n.tally(store.TallyOpened, d.Opened)

@@ -15,8 +15,9 @@ const maxStamped = 20
 
 // stampInbound returns the header block that is handed on: the result of the
 // decision on top, control headers of others removed, all else as it came
-// (rules §5 "Stamped on inbound").
-func stampInbound(a arrival, d resolver.InboundDecision, token string, s resolver.Settings) []byte {
+// (rules §5 "Stamped on inbound"). A report that also goes to who submitted the
+// mail it is about, who may be anybody, says no more than that mail itself did.
+func stampInbound(a arrival, d resolver.InboundDecision, token string, s resolver.Settings, outside bool) []byte {
 	e := message.NewEditor(a.header)
 	for _, f := range a.header.Fields() {
 		if stamped(f.Name) || !a.mail.ControlHeaders && control(f.Name) || claimsOurVerdict(f, s.Hostname) {
@@ -27,6 +28,14 @@ func stampInbound(a arrival, d resolver.InboundDecision, token string, s resolve
 	e.Prepend("Authentication-Results", mailauth.Results(s.Hostname, a.verdict))
 	e.Prepend("X-Case-Ref", token)
 	e.Prepend("X-Case-Number", fmt.Sprint(d.Case.Number))
+	if !outside {
+		stampPeople(e, d)
+	}
+	return e.Bytes()
+}
+
+// stampPeople tells whose mail it is, and by which rules.
+func stampPeople(e *message.Editor, d resolver.InboundDecision) {
 	e.Prepend("X-Case-Customer", d.Customer.ID.String()+" "+string(d.Customer.Kind))
 	if len(d.Linked) > 0 {
 		var ids []string
@@ -43,7 +52,6 @@ func stampInbound(a arrival, d resolver.InboundDecision, token string, s resolve
 		e.Prepend("X-Case-Unresolved", counted(list))
 	}
 	e.Prepend("X-Case-Decision", strings.Join(d.Rules, " "))
-	return e.Bytes()
 }
 
 // counted lists the first few and how many there are.
