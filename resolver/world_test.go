@@ -75,8 +75,6 @@ func (w world) used(c store.CaseFacts, asked map[string]store.Holders) map[strin
 	return told
 }
 
-func (w world) decide(m Mail, s Settings) InboundDecision { return Inbound(m, w.facts(Ask(m, s)), s) }
-
 func pick[K comparable, V any](all map[K]V, keys []K) map[K]V {
 	some := make(map[K]V, len(keys))
 	for _, k := range keys {
