@@ -74,11 +74,7 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 	var err error
 	for range maxTries {
 		var r Receipt
-		err = p.guarded(&a, func() error {
-			p.read(ctx, &a)
-			a.ackID = store.NewID() // behind the message's own
-			return nil
-		})
+		err = p.guarded(&a, func() error { p.read(ctx, &a); return nil })
 		if err == nil {
 			if r, err = p.settle(ctx, v, &a); !isDefect(err) {
 				return r, err

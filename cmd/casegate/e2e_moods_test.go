@@ -229,22 +229,6 @@ routes:
 	t.Logf("%d attempts in %v", len(d.Attempts), last.At.Sub(begin).Round(time.Minute))
 }
 
-// edit replaces pieces of the configuration.
-func (g *gate) edit(replace ...string) {
-	g.t.Helper()
-	path := filepath.Join(g.dir, "casegate.yaml")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	for i := 0; i < len(replace); i += 2 {
-		if !strings.Contains(string(text), replace[i]) {
-			g.t.Fatalf("the configuration has no %q", replace[i])
-		}
-	}
-	g.write("casegate.yaml", []byte(strings.NewReplacer(replace...).Replace(string(text))))
-}
-
 // submit hands kim's mail to the listener desk, with an envelope id and the
 // original recipients (RFC 3461), and returns its id.
 func (g *gate) submit(t *testing.T, subject string, to ...string) string {

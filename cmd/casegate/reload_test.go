@@ -17,17 +17,7 @@ import (
 // the line that says what came of it.
 func (g *gate) reloadWith(replace ...string) map[string]any {
 	g.t.Helper()
-	path := filepath.Join(g.dir, "casegate.yaml")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		g.t.Fatal(err)
-	}
-	for i := 0; i < len(replace); i += 2 {
-		if !strings.Contains(string(text), replace[i]) {
-			g.t.Fatalf("the configuration has no %q", replace[i])
-		}
-	}
-	g.write("casegate.yaml", []byte(strings.NewReplacer(replace...).Replace(string(text))))
+	g.edit(replace...)
 	done, refused := len(g.lines("reloaded")), len(g.lines(refusedLine))
 	g.cmd.Process.Signal(syscall.SIGHUP)
 	for range 1000 {
@@ -41,6 +31,22 @@ func (g *gate) reloadWith(replace ...string) map[string]any {
 	}
 	g.t.Fatalf("nothing came of SIGHUP:\n%s", g.log.String())
 	return nil
+}
+
+// edit replaces pieces of the configuration.
+func (g *gate) edit(replace ...string) {
+	g.t.Helper()
+	path := filepath.Join(g.dir, "casegate.yaml")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	for i := 0; i < len(replace); i += 2 {
+		if !strings.Contains(string(text), replace[i]) {
+			g.t.Fatalf("the configuration has no %q", replace[i])
+		}
+	}
+	g.write("casegate.yaml", []byte(strings.NewReplacer(replace...).Replace(string(text))))
 }
 
 const refusedLine = "the new configuration is refused, the old one stays"

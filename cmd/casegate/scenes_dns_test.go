@@ -140,25 +140,19 @@ func (s *stage) signer(domain string) (*mailauth.Signer, error) {
 
 // signMail puts a DKIM signature of a domain on a mail.
 func (s *stage) signMail(m *sentMail, domain string) error {
-	if domain == "" {
-		return nil
-	}
-	signer, err := s.signer(domain)
-	if err != nil {
-		return err
-	}
-	header, body := inParts(m.eml)
-	sum, err := mailauth.HashBody(s.t.Context(), bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	fields, err := signer.Sign(header, sum)
-	m.eml = append(fields, m.eml...)
-	return err
+	return s.putOn(m, domain, (*mailauth.Signer).Sign)
 }
 
 // sealMail puts a first ARC set of a domain on a mail, as a mailing list does.
 func (s *stage) sealMail(m *sentMail, domain string) error {
+	return s.putOn(m, domain, func(signer *mailauth.Signer, header []byte, sum mailauth.BodyHash) ([]byte, error) {
+		return signer.Seal(header, sum, mailauth.None, "mx."+domain+"; none")
+	})
+}
+
+// putOn puts on top of a mail what the signer of a domain makes for it; without
+// a domain nothing.
+func (s *stage) putOn(m *sentMail, domain string, sign func(*mailauth.Signer, []byte, mailauth.BodyHash) ([]byte, error)) error {
 	if domain == "" {
 		return nil
 	}
@@ -171,8 +165,8 @@ func (s *stage) sealMail(m *sentMail, domain string) error {
 	if err != nil {
 		return err
 	}
-	set, err := signer.Seal(header, sum, mailauth.None, "mx."+domain+"; none")
-	m.eml = append(set, m.eml...)
+	fields, err := sign(signer, header, sum)
+	m.eml = append(fields, m.eml...)
 	return err
 }
 

@@ -48,19 +48,7 @@ func signed(t testing.TB, k SigningKey, domain string) string {
 	if domain != "" {
 		k.Domain = domain
 	}
-	s, err := NewSigner(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum, err := HashBody(t.Context(), strings.NewReader(testBody))
-	if err != nil {
-		t.Fatal(err)
-	}
-	field, err := s.Sign([]byte(testHeader), sum)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(field) + testHeader
+	return signedOver(t, testBody, k)
 }
 
 // city is the zone of the tests, with a DMARC record.
