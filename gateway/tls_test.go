@@ -4,13 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"log/slog"
 	"math/big"
 	"net"
@@ -21,76 +16,46 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
-// authority signs certificates for tests.
+// authority signs certificates for tests, and keeps them in files.
 type authority struct {
-	t    testing.TB
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	*testbed.Authority
+	t   testing.TB
+	dir string
 }
 
 func newAuthority(t testing.TB) *authority {
 	t.Helper()
-	a := &authority{t: t, dir: t.TempDir()}
-	template := &x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, Subject: pkix.Name{CommonName: "test authority"}}
-	a.cert, a.key = a.sign(template, "ca")
-	return a
+	return &authority{testbed.NewAuthority(t), t, t.TempDir()}
 }
 
 // sign writes name.crt and name.key.
-func (a *authority) sign(template *x509.Certificate, name string) (*x509.Certificate, *ecdsa.PrivateKey) {
+func (a *authority) sign(name string, edit func(*x509.Certificate)) *testbed.Certificate {
 	a.t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	template.SerialNumber, _ = rand.Int(rand.Reader, big.NewInt(1<<62))
-	if template.NotAfter.IsZero() {
-		template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	secret, _ := x509.MarshalPKCS8PrivateKey(key)
-	writePEM(a.t, a.file(name+".crt"), "CERTIFICATE", der)
-	writePEM(a.t, a.file(name+".key"), "PRIVATE KEY", secret)
-	cert, _ := x509.ParseCertificate(der)
-	return cert, key
+	c := a.Issue(edit)
+	testbed.Write(a.t, a.file(name+".crt"), c.CertPEM())
+	testbed.Write(a.t, a.file(name+".key"), c.KeyPEM())
+	return c
 }
 
 func (a *authority) file(name string) string { return filepath.Join(a.dir, name) }
 
-func writePEM(t testing.TB, file, kind string, der []byte) {
-	t.Helper()
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // server makes a pair for the listener.
 func (a *authority) server() {
-	a.sign(&x509.Certificate{DNSNames: []string{"gw.test"}}, "server")
+	a.sign("server", func(c *x509.Certificate) { c.DNSNames = []string{"gw.test"} })
 }
 
 // agent makes a pair that names an agent.
 func (a *authority) agent(change func(*x509.Certificate)) tls.Certificate {
-	c := &x509.Certificate{EmailAddresses: []string{"kim@city.example"}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
-	if change != nil {
-		change(c)
-	}
-	a.sign(c, "agent")
-	pair, err := tls.LoadX509KeyPair(a.file("agent.crt"), a.file("agent.key"))
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	return pair
+	return a.sign("agent", func(c *x509.Certificate) {
+		c.EmailAddresses, c.ExtKeyUsage = []string{"kim@city.example"}, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+		if change != nil {
+			change(c)
+		}
+	}).Certificate
 }
 
 // tlsPair is both sides of TLS in a test.
@@ -100,9 +65,7 @@ type tlsPair struct {
 }
 
 func (p tlsPair) client() *tls.Config {
-	roots := x509.NewCertPool()
-	roots.AddCert(p.cert)
-	return &tls.Config{ServerName: "gw.test", RootCAs: roots}
+	return &tls.Config{ServerName: "gw.test", RootCAs: p.Roots()}
 }
 
 var shared struct {
@@ -123,7 +86,7 @@ func newTLS(t testing.TB, log *slog.Logger) tlsPair {
 	t.Helper()
 	a := newAuthority(t)
 	a.server()
-	server, err := LoadTLS(a.file("server.crt"), a.file("server.key"), a.file("ca.crt"), log)
+	server, err := LoadTLS(a.file("server.crt"), a.file("server.key"), a.File, log)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,11 +281,12 @@ func (b *lockedBuffer) String() string {
 
 func TestLoadTLSFails(t *testing.T) {
 	p := newTLS(t, quiet)
+	p.agent(nil)
 	os.WriteFile(p.file("empty"), nil, 0o600)
 	for _, files := range [][3]string{
 		{p.file("none"), p.file("server.key"), ""},
 		{p.file("server.crt"), p.file("none"), ""},
-		{p.file("server.crt"), p.file("ca.key"), ""},
+		{p.file("server.crt"), p.file("agent.key"), ""},
 		{p.file("server.crt"), p.file("server.key"), p.file("none")},
 		{p.file("server.crt"), p.file("server.key"), p.file("empty")},
 	} {
@@ -340,7 +304,7 @@ func TestOpenSSL(t *testing.T) {
 	p := newTLS(t, quiet)
 	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS = TLSStart, p.server })
 	cmd := exec.Command("openssl", "s_client", "-starttls", "smtp", "-connect", l.Addr().String(), "-servername", "gw.test",
-		"-verify_hostname", "gw.test", "-verify_return_error", "-CAfile", p.file("ca.crt"), "-crlf", "-quiet")
+		"-verify_hostname", "gw.test", "-verify_return_error", "-CAfile", p.File, "-crlf", "-quiet")
 	cmd.Stdin = strings.NewReader("QUIT\n")
 	out, err := cmd.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "221 2.0.0 Bye") {
@@ -349,9 +313,7 @@ func TestOpenSSL(t *testing.T) {
 }
 
 func TestSwaks(t *testing.T) {
-	if _, err := exec.LookPath("swaks"); err != nil {
-		t.Skip("swaks is not installed")
-	}
+	testbed.Need(t, "swaks")
 	p := newTLS(t, quiet)
 	for _, x := range []struct {
 		mode TLSMode

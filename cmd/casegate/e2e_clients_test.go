@@ -11,23 +11,12 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // The mail programs that the end-to-end tests drive: swaks as it speaks on the
 // wire, s-nail and mutt as people use them. All are Debian's.
-
-// need skips a test whose tool is missing; under CI that is a failure.
-func need(t testing.TB, tools ...string) {
-	t.Helper()
-	for _, tool := range tools {
-		if _, err := exec.LookPath(tool); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatalf("%s is not installed, and CI is set", tool)
-			}
-			t.Skipf("%s is not installed: run .ci/install", tool)
-		}
-	}
-}
 
 // tool runs a program and returns what it printed.
 func tool(t testing.TB, env []string, name string, args ...string) (out string, code int) {
@@ -50,7 +39,7 @@ func tool(t testing.TB, env []string, name string, args ...string) (out string, 
 // host:port or the path of a UNIX socket.
 func swaks(t testing.TB, at, from, to string, message []byte, more ...string) string {
 	t.Helper()
-	need(t, "swaks")
+	testbed.Need(t, "swaks")
 	file := filepath.Join(t.TempDir(), "data")
 	dotted := strings.ReplaceAll("\n"+string(message), "\n.", "\n..")[1:]
 	if err := os.WriteFile(file, []byte(dotted+".\r\n"), 0o600); err != nil {
@@ -122,7 +111,7 @@ func (p person) nailWrite(t testing.TB, subject, to string, lines ...string) {
 
 func (p person) nail(t testing.TB, settings []string, args ...string) {
 	t.Helper()
-	need(t, "s-nail")
+	testbed.Need(t, "s-nail")
 	_, domain, _ := strings.Cut(p.address, "@")
 	base := []string{
 		"-:/", "-#", "-r", p.address, "-S", "v15-compat", "-S", "mta=smtp://" + p.server, "-S", "smtp-auth=none",
@@ -142,7 +131,7 @@ func (p person) nail(t testing.TB, settings []string, args ...string) {
 // reply answers the sender, group-reply all.
 func (p person) muttReply(t testing.TB, function string, m arrived, settings []string, text string) {
 	t.Helper()
-	need(t, "mutt", "script")
+	testbed.Need(t, "mutt", "script")
 	home := t.TempDir()
 	editor := filepath.Join(home, "editor")
 	rc := filepath.Join(home, "muttrc")

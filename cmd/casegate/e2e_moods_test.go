@@ -2,21 +2,10 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
-	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +15,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 )
 
@@ -34,7 +24,8 @@ import (
 // so; who submitted it hears what the next hop said.
 func TestMoods(t *testing.T) {
 	office := startHop(t) // where the reports go
-	pinned, verified := newCertificate(t, ""), newCertificate(t, "")
+	authority := testbed.NewAuthority(t)
+	pinned, verified := authority.Issue(nil), authority.Issue(nil)
 	hops := map[string]*moody{
 		"slow":     newMoody(t, nil, mood{pause: 500 * time.Millisecond}),
 		"torn":     newMoody(t, nil, mood{hangsUp: 1}),
@@ -46,8 +37,8 @@ func TestMoods(t *testing.T) {
 		"cut":      newMoody(t, nil, mood{cutsOff: 1}),
 	}
 	secure := map[string]string{
-		"pinned":   "tls: pin, tls_pin: [" + pinned.pin + "]",
-		"verified": fmt.Sprintf("tls: verify, tls_ca: %q", verified.ca),
+		"pinned":   "tls: pin, tls_pin: [" + pinned.Pin + "]",
+		"verified": fmt.Sprintf("tls: verify, tls_ca: %q", authority.File),
 		"stripped": "tls: require",
 	}
 	g := newGate(t, "none", office.url)
@@ -95,19 +86,19 @@ func TestMoods(t *testing.T) {
 		})
 	})
 	t.Run("changes its certificate, pinned", func(t *testing.T) {
-		hop, renewed := hops["pinned"], newCertificate(t, "")
+		hop, renewed := hops["pinned"], authority.Issue(nil)
 		g.submit(t, "pin-1", "ana@pinned.example")
 		g.went(t, "ana@pinned.example", store.Delivered)
 		hop.restart(renewed)
 		g.submit(t, "pin-2", "ben@pinned.example")
 		d := g.went(t, "ben@pinned.example", "")
-		if d.State != store.Queued || hop.count("pin-2") != 0 || !strings.Contains(d.Attempts[0].Reply, "its key is "+renewed.pin+", which is not pinned") {
+		if d.State != store.Queued || hop.count("pin-2") != 0 || !strings.Contains(d.Attempts[0].Reply, "its key is "+renewed.Pin+", which is not pinned") {
 			t.Errorf("%+v", d)
 		}
-		g.reloadWith(pinned.pin, renewed.pin)
+		g.reloadWith(pinned.Pin, renewed.Pin)
 		g.run("queue", "flush", "--address", "ben@pinned.example")
 		d = g.went(t, "ben@pinned.example", store.Delivered)
-		if last := d.Attempts[len(d.Attempts)-1]; hop.count("pin-2") != 1 || last.TLS == nil || last.TLS.Pin != renewed.pin || last.TLS.Trust != "pinned" {
+		if last := d.Attempts[len(d.Attempts)-1]; hop.count("pin-2") != 1 || last.TLS == nil || last.TLS.Pin != renewed.Pin || last.TLS.Trust != "pinned" {
 			t.Errorf("%d times, %+v", hop.count("pin-2"), d)
 		}
 	})
@@ -115,13 +106,13 @@ func TestMoods(t *testing.T) {
 		hop := hops["verified"]
 		g.submit(t, "verify-1", "ana@verified.example")
 		g.went(t, "ana@verified.example", store.Delivered)
-		hop.restart(newCertificate(t, "")) // of another authority
+		hop.restart(testbed.NewAuthority(t).Issue(nil)) // of another authority
 		g.submit(t, "verify-2", "ben@verified.example")
 		d := g.went(t, "ben@verified.example", "")
 		if d.State != store.Queued || hop.count("verify-2") != 0 || !strings.Contains(d.Attempts[0].Reply, "certificate is not the one expected") {
 			t.Errorf("%+v", d)
 		}
-		hop.restart(newCertificate(t, verified.ca)) // the same authority's: nobody need do anything
+		hop.restart(authority.Issue(nil)) // the same authority's: nobody need do anything
 		g.run("queue", "flush", "--address", "ben@verified.example")
 		d = g.went(t, "ben@verified.example", store.Delivered)
 		if last := d.Attempts[len(d.Attempts)-1]; hop.count("verify-2") != 1 || last.TLS == nil || last.TLS.Trust != "verified" {
@@ -312,7 +303,7 @@ type moody struct {
 	to    map[string]string // its recipients
 }
 
-func newMoody(t *testing.T, c *certificate, m mood) *moody {
+func newMoody(t *testing.T, c *testbed.Certificate, m mood) *moody {
 	h := &moody{t: t, address: "127.0.0.1:0", mood: m, taken: map[string]int{}, to: map[string]string{}}
 	h.start(c)
 	t.Cleanup(h.stop)
@@ -322,7 +313,7 @@ func newMoody(t *testing.T, c *certificate, m mood) *moody {
 func (h *moody) url() string { return "smtp://" + h.address }
 
 // start serves on the port it had; STARTTLS is offered with a certificate only.
-func (h *moody) start(c *certificate) {
+func (h *moody) start(c *testbed.Certificate) {
 	h.t.Helper()
 	ln, err := net.Listen("tcp", h.address)
 	if err != nil {
@@ -334,7 +325,7 @@ func (h *moody) start(c *certificate) {
 	}))
 	server.Domain, server.ErrorLog = "moody.example", log.New(io.Discard, "", 0)
 	if c != nil {
-		server.TLSConfig = &tls.Config{Certificates: []tls.Certificate{c.pair}}
+		server.TLSConfig = c.Server()
 	}
 	done := make(chan struct{})
 	go func() { server.Serve(ln); close(done) }()
@@ -346,7 +337,7 @@ func (h *moody) stop() {
 	<-h.done
 }
 
-func (h *moody) restart(c *certificate) {
+func (h *moody) restart(c *testbed.Certificate) {
 	h.t.Helper()
 	h.stop()
 	h.start(c)
@@ -411,64 +402,4 @@ func (s *moodySession) Data(r io.Reader) error {
 		s.conn.Close()
 	}
 	return nil
-}
-
-// certificate is one for 127.0.0.1, and the PEM file of who vouches for it.
-type certificate struct {
-	pair tls.Certificate
-	pin  string
-	ca   string
-}
-
-// newCertificate issues one with a new key, by the authority of a file, or by a
-// new one.
-func newCertificate(t *testing.T, ca string) *certificate {
-	t.Helper()
-	if ca == "" {
-		ca = newAuthority(t)
-	}
-	authority, err := tls.LoadX509KeyPair(ca, ca)
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf := &x509.Certificate{SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, authority.Leaf, key.Public(), authority.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	spki, err := x509.MarshalPKIXPublicKey(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	sum := sha256.Sum256(spki)
-	return &certificate{tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, hex.EncodeToString(sum[:]), ca}
-}
-
-// newAuthority makes a PEM file of a certificate that may issue others, and its
-// key.
-func newAuthority(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	root := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	der, err := x509.CreateCertificate(rand.Reader, root, root, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "ca.pem")
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }

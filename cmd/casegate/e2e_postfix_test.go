@@ -3,25 +3,18 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net"
-	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
 	"regexp"
-	"strconv"
-	"strings"
-	"syscall"
 	"testing"
-	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
-// postfix is a Postfix of the test's own. Its mx takes mail from customers and
-// hands it to casegate by LMTP, to the world by SMTP; its relay, behind the
-// smarthost, gives every mail a Message-ID of its own.
+// postfix takes mail from customers at mx, and hands it to casegate by LMTP, to
+// the world by SMTP; its relay, behind the smarthost, gives every mail a
+// Message-ID of its own.
 type postfix struct {
-	t         *testing.T
-	dir       string
+	*testbed.Postfix
 	mx, relay string // addresses
 }
 
@@ -30,73 +23,9 @@ const replacedID = "<0102018f3c@relay.example>"
 // newPostfix picks its addresses; start runs it.
 func newPostfix(t *testing.T) *postfix {
 	t.Helper()
-	need(t, "postfix")
-	if os.Geteuid() != 0 {
-		t.Skip("Postfix runs only as root")
-	}
-	p := &postfix{t: t, dir: reachable(t, t.TempDir())}
-	for _, at := range []*string{&p.mx, &p.relay} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		*at = ln.Addr().String()
-	}
-	return p
+	p, at := testbed.NewPostfix(t), testbed.Free(t, 2)
+	return &postfix{p, at[0], at[1]}
 }
-
-// reachable lets other users into a test's folder.
-func reachable(t *testing.T, dir string) string {
-	t.Helper()
-	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return dir
-}
-
-// give hands a file to Postfix's user or group.
-func give(t *testing.T, path string, uid bool, mode os.FileMode) {
-	t.Helper()
-	u, err := user.Lookup("postfix")
-	if err != nil {
-		t.Fatal(err)
-	}
-	owner := 0
-	if uid {
-		owner, _ = strconv.Atoi(u.Uid)
-	}
-	group, _ := strconv.Atoi(u.Gid)
-	if err := os.Chown(path, owner, group); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(path, mode); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// commonCF is what any Postfix of a test needs, mainCF what the one of TestPostfix
-// needs besides.
-const commonCF = `compatibility_level = 3.6
-queue_directory = %[1]s/queue
-data_directory = %[1]s/data
-daemon_directory = /usr/lib/postfix/sbin
-command_directory = /usr/sbin
-mail_owner = postfix
-setgid_group = postdrop
-maillog_file = %[1]s/maillog
-maillog_file_prefixes = %[1]s
-inet_interfaces = 127.0.0.1
-inet_protocols = ipv4
-myhostname = mx.example.net
-mydestination =
-local_recipient_maps =
-alias_maps =
-alias_database =
-mynetworks = 127.0.0.0/8
-smtpd_peername_lookup = no
-smtp_dns_support_level = disabled
-`
 
 const mainCF = `smtpd_relay_restrictions = permit_mynetworks, reject
 smtp_tls_security_level = none
@@ -109,102 +38,17 @@ const masterCF = `%[1]s inet n - n - - smtpd
 %[2]s inet n - n - - smtpd
   -o cleanup_service_name=replacing
 replacing unix n - n - 0 cleanup
-  -o header_checks=regexp:%[3]s/etc/replacing
-`
-
-// servicesCF are the parts of Postfix itself.
-const servicesCF = `cleanup unix n - n - 0 cleanup
-qmgr unix n - n 300 1 qmgr
-rewrite unix - - n - - trivial-rewrite
-bounce unix - - n - 0 bounce
-defer unix - - n - 0 bounce
-trace unix - - n - 0 bounce
-proxymap unix - - n - - proxymap
-smtp unix - - n - - smtp
-lmtp unix - - n - - lmtp
-error unix - - n - - error
-retry unix - - n - - error
-tlsmgr unix - - n 1000? 1 tlsmgr
-anvil unix - - n - 1 anvil
-scache unix - - n - 1 scache
-postlog unix-dgram n - n - 1 postlogd
+  -o header_checks=regexp:%[3]s
 `
 
 // start runs Postfix between a gate and the world.
 func (p *postfix) start(g *gate, world *nextHop) {
-	p.t.Helper()
-	_, port, _ := net.SplitHostPort(strings.TrimPrefix(world.url, "smtp://"))
-	p.run(p.relay, map[string]string{
-		"main.cf":   fmt.Sprintf(mainCF, port, g.at["lmtp-unix"], g.at["lmtp"]),
-		"master.cf": fmt.Sprintf(masterCF, p.mx, p.relay, p.dir),
+	g.t.Helper()
+	p.Start(p.relay, map[string]string{
+		"main.cf":   fmt.Sprintf(mainCF, testbed.Port(world.url), g.at["lmtp-unix"], g.at["lmtp"]),
+		"master.cf": fmt.Sprintf(masterCF, p.mx, p.relay, p.Path("etc/replacing")),
 		"replacing": "/^Message-ID:/ REPLACE Message-ID: " + replacedID + "\n",
 	})
-}
-
-// run starts Postfix with the files of its configuration, to which is added what
-// any needs, and waits until it answers at an address.
-func (p *postfix) run(at string, files map[string]string) {
-	p.t.Helper()
-	for _, name := range []string{"etc", "queue", "data"} {
-		if err := os.Mkdir(filepath.Join(p.dir, name), 0o755); err != nil {
-			p.t.Fatal(err)
-		}
-	}
-	give(p.t, filepath.Join(p.dir, "data"), true, 0o755)
-	for name, text := range files {
-		switch name {
-		case "main.cf":
-			text = fmt.Sprintf(commonCF, p.dir) + text
-		case "master.cf":
-			text += servicesCF
-		}
-		if err := os.WriteFile(filepath.Join(p.dir, "etc", name), []byte(text), 0o644); err != nil {
-			p.t.Fatal(err)
-		}
-	}
-	etc := filepath.Join(p.dir, "etc")
-	if out, code := tool(p.t, nil, "postfix", "-c", etc, "check"); code != 0 {
-		p.t.Fatalf("postfix check:\n%s", out)
-	}
-	master := exec.Command("/usr/lib/postfix/sbin/master", "-c", etc, "-d")
-	master.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // it ends its process group
-	if err := master.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	p.t.Cleanup(func() {
-		master.Process.Signal(syscall.SIGTERM)
-		master.Wait()
-		if p.t.Failed() {
-			p.t.Logf("Postfix's log:\n%s", p.log())
-		}
-	})
-	for range 500 {
-		if conn, err := net.Dial("tcp", at); err == nil {
-			conn.Close()
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	p.t.Fatalf("Postfix did not start:\n%s", p.log())
-}
-
-func (p *postfix) log() string {
-	text, _ := os.ReadFile(filepath.Join(p.dir, "maillog"))
-	return string(text)
-}
-
-// said waits for what Postfix logs of a recipient and returns what matches.
-func (p *postfix) said(pattern string, args ...any) []string {
-	p.t.Helper()
-	re := regexp.MustCompile("(?m)" + fmt.Sprintf(pattern, args...))
-	for range 1000 {
-		if m := re.FindStringSubmatch(p.log()); m != nil {
-			return m
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	p.t.Fatalf("Postfix never said %s:\n%s", re, p.log())
-	return nil
 }
 
 // TestPostfix: a real MTA in front of us, by LMTP over TCP and over a UNIX
@@ -213,9 +57,7 @@ func TestPostfix(t *testing.T) {
 	p := newPostfix(t)
 	crm, world := startHop(t), startHop(t)
 	g := newGate(t, crm.url, "smtp://"+p.relay)
-	// The socket is made 0660; a folder with the set-group-id bit gives it
-	// Postfix's group.
-	give(t, filepath.Join(reachable(t, g.dir), "run"), false, 0o755|os.ModeSetgid)
+	p.Admit(filepath.Join(g.dir, "run"))
 	g.start()
 	g.directory()
 	p.start(g, world)
@@ -225,7 +67,7 @@ func TestPostfix(t *testing.T) {
 	var number string
 	t.Run("LMTP over TCP", func(t *testing.T) {
 		swaks(t, p.mx, "dana@example.net", "311@city.example", customerMail)
-		reply := p.said(sent, "311@city.example", "311@city.example")
+		reply := p.Said(sent, "311@city.example", "311@city.example")
 		number = reply[2]
 		m := onCase(t, g, number)
 		same(t, "id", m.ID, reply[1])
@@ -240,7 +82,7 @@ func TestPostfix(t *testing.T) {
 	t.Run("LMTP over a UNIX socket", func(t *testing.T) {
 		mail := simpleMail("by-socket", "dana@example.net", "parks@city.example")
 		swaks(t, p.mx, "dana@example.net", "parks@city.example", mail)
-		reply := p.said(sent, "parks@city.example", "parks@city.example")
+		reply := p.Said(sent, "parks@city.example", "parks@city.example")
 		m := g.newest(t)
 		same(t, "id", m.ID, reply[1])
 		same(t, "listener", m.Envelope.Listener, "lmtp-unix")
@@ -252,16 +94,16 @@ func TestPostfix(t *testing.T) {
 	t.Run("two mailboxes, two transactions, one case", func(t *testing.T) {
 		mail := simpleMail("both-mailboxes", "ed@example.net", "311@city.example, parks@city.example")
 		swaks(t, p.mx, "ed@example.net", "311@city.example,parks@city.example", mail)
-		queued := p.said(`(\w+): message-id=<both-mailboxes@mail\.example>`)[1]
-		one := p.said(queued+`: `+sent, "311@city.example", "311@city.example")
-		two := p.said(queued+`: `+sent, "parks@city.example", "parks@city.example")
+		queued := p.Said(`(\w+): message-id=<both-mailboxes@mail\.example>`)[1]
+		one := p.Said(queued+`: `+sent, "311@city.example", "311@city.example")
+		two := p.Said(queued+`: `+sent, "parks@city.example", "parks@city.example")
 		same(t, "id and case", one[1:], two[1:])
 		same(t, "activities", len(g.caseOf(one[2]).Timeline), 1)
 	})
 	t.Run("unknown recipient", func(t *testing.T) {
 		before := g.count("message", "list")
 		swaks(t, p.mx, "dana@example.net", "nobody@city.example", simpleMail("nobody", "dana@example.net", "nobody@city.example"))
-		p.said(`to=<nobody@city\.example>, .*dsn=5\.1\.1, status=bounced \(host \S+ said: 550 5\.1\.1 .* \(in reply to RCPT TO command\)\)$`)
+		p.Said(`to=<nobody@city\.example>, .*dsn=5\.1\.1, status=bounced \(host \S+ said: 550 5\.1\.1 .* \(in reply to RCPT TO command\)\)$`)
 		bounce := world.take(t, "Undelivered Mail Returned to Sender")
 		same(t, "who is told", bounce.to, []string{"dana@example.net"})
 		same(t, "messages", g.count("message", "list"), before)
@@ -312,9 +154,9 @@ func TestPostfix(t *testing.T) {
 	t.Run("the return path", func(t *testing.T) { // the fifth carrier
 		cases := g.count("case", "list")
 		desk.nailReply(t, "reply", answer, []string{"reply-to-honour=no"}, "To somebody who is gone.", "~c gone"+refusedDomain)
-		lost := p.said(`(\w+): to=<gone%s>, .*status=bounced \(host \S+ said: 550 5\.1\.1 no such user`, refusedDomain)[1]
-		report := p.said(`%s: sender non-delivery notification: (\w+)$`, lost)[1]
-		p.said(`%s: to=<311\+\w{36}@city\.example>, .*status=sent \(250 2\.0\.0 <311\+\w{36}@city\.example> accepted \S+ `, report)
+		lost := p.Said(`(\w+): to=<gone%s>, .*status=bounced \(host \S+ said: 550 5\.1\.1 no such user`, refusedDomain)[1]
+		report := p.Said(`%s: sender non-delivery notification: (\w+)$`, lost)[1]
+		p.Said(`%s: to=<311\+\w{36}@city\.example>, .*status=sent \(250 2\.0\.0 <311\+\w{36}@city\.example> accepted \S+ `, report)
 		m := g.newest(t)
 		same(t, "class", m.Class, "dsn")
 		same(t, "evidence", m.CorrelationMethod, "plus_address")
@@ -322,7 +164,7 @@ func TestPostfix(t *testing.T) {
 		same(t, "cases", g.count("case", "list"), cases)
 	})
 	same(t, "the customer", g.caseOf(number).Customer.Name, "Dana Miller")
-	if log := p.log(); regexp.MustCompile(`(?m): (fatal|panic|warning): `).MatchString(log) {
+	if log := p.Log(); regexp.MustCompile(`(?m): (fatal|panic|warning): `).MatchString(log) {
 		t.Errorf("Postfix complains:\n%s", log)
 	}
 }

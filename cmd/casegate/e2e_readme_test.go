@@ -1,15 +1,8 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // readme returns the snippets of a section of the README by the file that each
@@ -44,22 +39,18 @@ func readme(t *testing.T, heading string) map[string]string {
 type byReadme struct {
 	*testing.T
 	files   map[string]string
-	postfix *postfix
+	postfix *testbed.Postfix
 	gate    *gate
 	port    map[string]string // by that of the README
 }
 
 func newByReadme(t *testing.T, heading, inbound, outbound string) *byReadme {
 	t.Helper()
-	r := &byReadme{T: t, files: readme(t, heading), postfix: newPostfix(t), port: map[string]string{}}
+	r := &byReadme{T: t, files: readme(t, heading), postfix: testbed.NewPostfix(t), port: map[string]string{}}
 	r.gate = newGate(t, inbound, outbound)
-	for _, port := range []string{"25", "587", "2524", "2525", "2587", "10025", "10026", "submission"} {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close() // when all are found
-		_, r.port[port], _ = net.SplitHostPort(ln.Addr().String())
+	ports := []string{"25", "587", "2524", "2525", "2587", "10025", "10026", "submission"}
+	for i, address := range testbed.Free(t, len(ports)) {
+		r.port[ports[i]] = testbed.Port(address)
 	}
 	return r
 }
@@ -79,7 +70,7 @@ func (r *byReadme) here(text string) string {
 	text = readmePort.ReplaceAllStringFunc(text, func(port string) string { return ":" + r.port[port[1:]] })
 	text = regexp.MustCompile(`(?m)^:`).ReplaceAllString(text, "127.0.0.1:")
 	return strings.NewReplacer(
-		"/etc/postfix", filepath.Join(r.postfix.dir, "etc"), "/etc/casegate", r.gate.dir,
+		"/etc/postfix", r.postfix.Path("etc"), "/etc/casegate", r.gate.dir,
 		"/etc/ssl/certs/ca-certificates.crt", filepath.Join(r.gate.dir, "ca.pem"),
 		"[gw.city.example]", "[127.0.0.1]", "10.1.0.5:", "127.0.0.1:", "10.1.0.0/16", "127.0.0.0/8",
 	).Replace(text)
@@ -109,7 +100,7 @@ func (r *byReadme) startPostfix(port, mainCF, masterCF string) {
 	}
 	files["main.cf"] = "smtpd_authorized_xclient_hosts = 127.0.0.0/8\n" + mainCF + files["main.cf"]
 	files["master.cf"] = r.here(masterCF) + files["master.cf"]
-	r.postfix.run(r.at(port), files)
+	r.postfix.Start(r.at(port), files)
 }
 
 // stranger are the options of swaks by which a Postfix takes it for a client on
@@ -135,7 +126,7 @@ func TestReadme(t *testing.T) {
 		r.startGate("routes: [{role: inbound, next_hop: '" + crm.url + "'}]\n")
 		r.startPostfix("25", "", "smtp inet n - n - - smtpd\n")
 		swaks(t, r.at("25"), "dana@elm.example", "311@city.example", simpleMail("front", "dana@elm.example", "311@city.example"), stranger...)
-		said := r.postfix.said(`to=<311@city\.example>, relay=127\.0\.0\.1.*status=sent \(250 2\.0\.0 <311@city\.example> accepted (\S+) case (\d+)\)$`)
+		said := r.postfix.Said(`to=<311@city\.example>, relay=127\.0\.0\.1.*status=sent \(250 2\.0\.0 <311@city\.example> accepted (\S+) case (\d+)\)$`)
 		m := onCase(t, r.gate, said[2])
 		same(t, "id", m.ID, said[1])
 		r.fromStranger(m)
@@ -151,13 +142,13 @@ func TestReadme(t *testing.T) {
 		crm := startHop(t)
 		r := newByReadme(t, "Postfix around: an after-queue filter", "", "")
 		r.startGate("")
-		mailboxes := fmt.Sprintf("relay_domains = city.example\ntransport_maps = inline:{ {city.example = smtp:[127.0.0.1]:%s} }\nrecipient_delimiter = +\n", portOf(crm.url))
+		mailboxes := fmt.Sprintf("relay_domains = city.example\ntransport_maps = inline:{ {city.example = smtp:[127.0.0.1]:%s} }\nrecipient_delimiter = +\n", testbed.Port(crm.url))
 		r.startPostfix("25", mailboxes, "")
 		swaks(t, r.at("25"), "dana@elm.example", "311@city.example", simpleMail("around", "dana@elm.example", "311@city.example"), stranger...)
 		stamped := crm.take(t, "around")
 		m := onCase(t, r.gate, stamped.get("X-Case-Number"))
 		r.fromStranger(m)
-		r.postfix.said(`client=\S+\[127\.0\.0\.1\], .*orig_client=mail\.elm\.example\[192\.0\.2\.77\]$`)
+		r.postfix.Said(`client=\S+\[127\.0\.0\.1\], .*orig_client=mail\.elm\.example\[192\.0\.2\.77\]$`)
 		same(t, "for whom", stamped.to, []string{"311@city.example"})
 	})
 	t.Run("before-queue filter of agents", func(t *testing.T) {
@@ -168,7 +159,7 @@ func TestReadme(t *testing.T) {
 		// The agents' own signing in at Postfix is not what this is about.
 		cf := strings.NewReplacer("smtpd_tls_security_level=encrypt", "smtpd_tls_security_level=none", "smtpd_sasl_auth_enable=yes", "smtpd_sasl_auth_enable=no", "permit_sasl_authenticated", "permit_mynetworks")
 		r.files["master.cf"] = cf.Replace(r.files["master.cf"])
-		r.startPostfix("submission", "relayhost = [127.0.0.1]:"+portOf(world.url)+"\n", "")
+		r.startPostfix("submission", "relayhost = [127.0.0.1]:"+testbed.Port(world.url)+"\n", "")
 		out := swaks(t, r.at("submission"), "311@city.example", "dana@elm.example", simpleMail("behind", "311@city.example", "dana@elm.example"))
 		if !strings.Contains(out, "<-  250 2.0.0 accepted ") {
 			t.Errorf("the agent does not hear of his message:\n%s", out)
@@ -215,12 +206,12 @@ func signedIn(t *testing.T, trusted bool) {
 	_, number := swaksTaken(t, r.gate.at["inbound"], "dana@elm.example", "311@city.example", simpleMail("asked", "dana@elm.example", "311@city.example"))
 	swaks(t, r.at("25"), "311@city.example", "dana@elm.example", simpleMail("signed", "City 311 <311@city.example>", "dana@elm.example", "In-Reply-To: <asked@mail.example>"))
 	if !trusted {
-		r.postfix.said(`to=<dana@elm\.example>, .*status=deferred \(Server certificate not (?:trusted|verified)\)$`)
+		r.postfix.Said(`to=<dana@elm\.example>, .*status=deferred \(Server certificate not (?:trusted|verified)\)$`)
 		same(t, "messages", r.gate.count("message", "list"), 1)
 		return
 	}
-	r.postfix.said(`Verified TLS connection established to 127\.0\.0\.1`)
-	r.postfix.said(`to=<dana@elm\.example>, .*status=sent \(250 2\.0\.0 accepted `)
+	r.postfix.Said(`Verified TLS connection established to 127\.0\.0\.1`)
+	r.postfix.Said(`to=<dana@elm\.example>, .*status=sent \(250 2\.0\.0 accepted `)
 	sent := world.take(t, "signed")
 	m := onCase(t, r.gate, number)
 	same(t, "who sent it", sent.get("From"), `"Kim Park" <kim@city.example>`)
@@ -232,41 +223,18 @@ func signedIn(t *testing.T, trusted bool) {
 	}
 }
 
-func portOf(url string) string { return url[strings.LastIndexByte(url, ':')+1:] }
-
 // certify writes ca.pem, agents-ca.pem, gw.pem and gw.key into a folder, for
 // gw.city.example, that end after some time.
 func certify(t *testing.T, dir string, life time.Duration) (ca string) {
 	t.Helper()
-	key := func() *ecdsa.PrivateKey {
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return k
-	}
-	write := func(name, kind string, der []byte, err error) string {
-		path := filepath.Join(dir, name)
-		if err == nil {
-			err = os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	caKey, gwKey := key(), key()
-	from, to := time.Now().Add(-time.Hour), time.Now().Add(life)
-	authority := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "the city's authority"}, NotBefore: from, NotAfter: to,
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}
-	gw := &x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{"gw.city.example"}, NotBefore: from, NotAfter: to,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
-	der, err := x509.CreateCertificate(rand.Reader, authority, authority, &caKey.PublicKey, caKey)
-	ca = write("ca.pem", "CERTIFICATE", der, err)
-	write("agents-ca.pem", "CERTIFICATE", der, err)
-	der, err = x509.CreateCertificate(rand.Reader, gw, authority, &gwKey.PublicKey, caKey)
-	write("gw.pem", "CERTIFICATE", der, err)
-	der, err = x509.MarshalECPrivateKey(gwKey)
-	write("gw.key", "EC PRIVATE KEY", der, err)
+	authority := testbed.NewAuthority(t)
+	gw := authority.Issue(func(c *x509.Certificate) {
+		c.DNSNames, c.IPAddresses, c.NotAfter = []string{"gw.city.example"}, nil, time.Now().Add(life)
+	})
+	ca = filepath.Join(dir, "ca.pem")
+	testbed.Write(t, ca, authority.Own.CertPEM())
+	testbed.Write(t, filepath.Join(dir, "agents-ca.pem"), authority.Own.CertPEM())
+	testbed.Write(t, filepath.Join(dir, "gw.pem"), gw.CertPEM())
+	testbed.Write(t, filepath.Join(dir, "gw.key"), gw.KeyPEM())
 	return ca
 }

@@ -3,16 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"maps"
-	"math/big"
 	"net"
 	"net/netip"
 	"os"
@@ -24,6 +18,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 	"github.com/casegate/casegate/store/bolt"
 )
@@ -247,7 +242,8 @@ func TestRelayProbes(t *testing.T) {
 	if n := len(probeTargets) * len(probeSenders); n < 200 {
 		t.Fatalf("%d probes", n)
 	}
-	pair := probeCertificate(t)
+	pair := filepath.Join(t.TempDir(), "pair.pem") // a certificate that is its own authority
+	testbed.Write(t, pair, testbed.NewAuthority(t).Own.PEM())
 	configs := shippedConfigs(t)
 	for _, name := range slices.Sorted(maps.Keys(configs)) {
 		t.Run(name, func(t *testing.T) {
@@ -476,28 +472,4 @@ func (c *probeClient) read() byte {
 		}
 	}
 	return 0
-}
-
-// probeCertificate is a PEM file of a certificate and its key.
-func probeCertificate(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"gw.city.example"}, IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "pair.pem")
-	text := append(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret})...)
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return file
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 )
 
@@ -77,11 +78,10 @@ func (x *xoauth2) Next(response []byte) ([]byte, bool, error) {
 
 // securedSink has TLS and wants a login.
 func securedSink(t *testing.T, auth map[string]func() sasl.Server) (*sink, Route) {
-	ca := newAuthority(t)
-	cert, _ := ca.issue(nil)
-	s := newSink(t, "smtp", func(srv *smtp.Server) { srv.TLSConfig = serverTLS(cert) })
+	ca := testbed.NewAuthority(t)
+	s := newSink(t, "smtp", func(srv *smtp.Server) { srv.TLSConfig = ca.Issue(nil).Server() })
 	s.auth = auth
-	return s, Route{NextHop: s.nextHop, TLS: TLSVerify, TLSCA: ca.file}
+	return s, Route{NextHop: s.nextHop, TLS: TLSVerify, TLSCA: ca.File}
 }
 
 func TestSignInWithPassword(t *testing.T) {

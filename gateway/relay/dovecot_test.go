@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 )
 
@@ -20,17 +21,16 @@ func kept(mail string) string {
 // TestDovecotAsNextHop: a real Dovecot takes mail by LMTP, over TCP and over a
 // UNIX socket, with a word on each recipient (RFC 2033 §4.2).
 func TestDovecotAsNextHop(t *testing.T) {
-	s := newStage(t, "dovecot-core dovecot-lmtpd", "dovecot")
-	ca := newAuthority(t)
-	cert, pin := ca.issue(nil)
-	port := s.startDovecot(pemOf(t, cert))
+	ca := testbed.NewAuthority(t)
+	cert := ca.Issue(nil)
+	s := testbed.StartDovecot(t, cert)
 	letter := strings.ReplaceAll(bigMail(3000), "\x00", "o")
 	taken := 0 // by ana
 	arrives := func(t *testing.T, eml string) {
 		t.Helper()
 		taken++
-		until(t, "it is in ana's mailbox", func() bool { return len(s.mailbox("ana")) == taken })
-		for _, got := range s.mailbox("ana") {
+		until(t, "it is in ana's mailbox", func() bool { return len(s.Mailbox("ana")) == taken })
+		for _, got := range s.Mailbox("ana") {
 			if kept(got) == eml {
 				return
 			}
@@ -42,20 +42,20 @@ func TestDovecotAsNextHop(t *testing.T) {
 		route Route
 		trust string
 	}{
-		{"UNIX", Route{NextHop: "lmtp://" + s.path("lmtp")}, ""},
-		{"TCP", Route{NextHop: "lmtp://127.0.0.1:" + port}, ""},
-		{"TCP, verified", Route{NextHop: "lmtp://127.0.0.1:" + port, TLS: TLSVerify, TLSCA: ca.file}, "verified"},
-		{"UNIX, pinned", Route{NextHop: "lmtp://" + s.path("lmtp"), TLS: TLSPin, TLSPin: []string{pin}}, "pinned"},
+		{"UNIX", Route{NextHop: "lmtp://" + s.LMTPSocket}, ""},
+		{"TCP", Route{NextHop: "lmtp://" + s.LMTP}, ""},
+		{"TCP, verified", Route{NextHop: "lmtp://" + s.LMTP, TLS: TLSVerify, TLSCA: ca.File}, "verified"},
+		{"UNIX, pinned", Route{NextHop: "lmtp://" + s.LMTPSocket, TLS: TLSPin, TLSPin: []string{cert.Pin}}, "pinned"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			d := s.attempt(c.route, letter, "ana@x.example", "gone@x.example", "full@x.example")
+			d := attempt(t, c.route, letter, nil, "ana@x.example", "gone@x.example", "full@x.example")
 			r := d.Recipients
 			if r[0].State != store.Delivered || !strings.HasPrefix(r[0].Reply, "250 2.0.0 <ana@x.example> ") ||
 				r[1].State != store.Failed || !strings.HasPrefix(r[1].Reply, "550 5.1.1 ") ||
 				r[2].State == store.Delivered || !strings.Contains(r[2].Reply, "2.2 ") {
 				t.Errorf("%+v", d)
 			}
-			if f := d.Attempts[0].TLS; (f == nil) != (c.trust == "") || f != nil && (f.Trust != c.trust || f.Pin != pin) {
+			if f := d.Attempts[0].TLS; (f == nil) != (c.trust == "") || f != nil && (f.Trust != c.trust || f.Pin != cert.Pin) {
 				t.Errorf("%+v", f)
 			}
 			arrives(t, letter)
@@ -63,13 +63,13 @@ func TestDovecotAsNextHop(t *testing.T) {
 	}
 	t.Run("large", func(t *testing.T) {
 		large := strings.ReplaceAll(bigMail(20<<20), "\x00", "o")
-		if d := s.attempt(Route{NextHop: "lmtp://" + s.path("lmtp")}, large, "ana@x.example"); d.State != store.Delivered {
+		if d := attempt(t, Route{NextHop: "lmtp://" + s.LMTPSocket}, large, nil, "ana@x.example"); d.State != store.Delivered {
 			t.Errorf("%+v", d)
 		}
 		arrives(t, large)
 	})
 	t.Run("SMTPUTF8 is not offered", func(t *testing.T) {
-		d := s.attempt(Route{NextHop: "lmtp://" + s.path("lmtp")}, letter, "dörte@x.example", "ana@x.example")
+		d := attempt(t, Route{NextHop: "lmtp://" + s.LMTPSocket}, letter, nil, "dörte@x.example", "ana@x.example")
 		if r := d.Recipients; r[0].State != store.Failed || !strings.HasPrefix(r[0].Reply, "5.6.7 ") || r[1].State != store.Delivered {
 			t.Errorf("%+v", d)
 		}
@@ -77,18 +77,18 @@ func TestDovecotAsNextHop(t *testing.T) {
 	})
 	t.Run("one connection", func(t *testing.T) {
 		const mails = 30
-		before := strings.Count(s.log("dovecot.log"), ": Connect from")
+		before := strings.Count(s.Log(), ": Connect from")
 		m := newMemory()
 		for range mails {
 			m.add(letter, time.Now(), "ben@x.example")
 		}
-		_, stop := run(t, m, Options{Routes: []Route{{Role: "outbound", NextHop: "lmtp://" + s.path("lmtp"), MaxConnections: 1}}})
-		until(t, "all are in ben's mailbox", func() bool { return len(s.mailbox("ben")) == mails })
+		_, stop := run(t, m, Options{Routes: []Route{{Role: "outbound", NextHop: "lmtp://" + s.LMTPSocket, MaxConnections: 1}}})
+		until(t, "all are in ben's mailbox", func() bool { return len(s.Mailbox("ben")) == mails })
 		stop()
 		until(t, "Dovecot has seen the end", func() bool {
-			return strings.Count(s.log("dovecot.log"), ": Disconnect from") == strings.Count(s.log("dovecot.log"), ": Connect from")
+			return strings.Count(s.Log(), ": Disconnect from") == strings.Count(s.Log(), ": Connect from")
 		})
-		if n := strings.Count(s.log("dovecot.log"), ": Connect from") - before; n != 1 {
+		if n := strings.Count(s.Log(), ": Connect from") - before; n != 1 {
 			t.Errorf("%d connections", n)
 		}
 	})

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/store"
 )
 
 // peer is a next hop that plays scripts: one for each connection, the last
@@ -180,6 +182,21 @@ func run(t *testing.T, m *memory, opts Options) (r *Relay, stop func()) {
 		t.Fatal(err)
 	}
 	return r, start(r)
+}
+
+// attempt sends one mail by a route and returns the row after the first attempt.
+func attempt(t *testing.T, rt Route, eml string, edit func(*store.Delivery), to ...string) store.Delivery {
+	t.Helper()
+	m := newMemory()
+	id := m.add(eml, time.Now(), to...)
+	if edit != nil {
+		m.change(id, edit)
+	}
+	rt.Role = "outbound"
+	_, stop := run(t, m, Options{Routes: []Route{rt}})
+	defer stop()
+	until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
+	return m.get(id)
 }
 
 // start runs a relay until stop is called, which waits for its end.

@@ -2,98 +2,36 @@ package relay
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/hex"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
-	"math/big"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 )
 
-// authority issues certificates for 127.0.0.1.
-type authority struct {
-	testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string // in PEM
-}
-
-func newAuthority(t testing.TB) *authority {
-	a := &authority{TB: t, file: filepath.Join(t.TempDir(), "ca.pem")}
-	a.key, _ = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	a.cert = &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, a.cert, a.cert, a.key.Public(), a.key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	if err := os.WriteFile(a.file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-// issue makes a certificate with a new key, and its pin.
-func (a *authority) issue(edit func(*x509.Certificate)) (c tls.Certificate, pin string) {
-	key, _ := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	leaf := &x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "mx.example"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	if edit != nil {
-		edit(leaf)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, leaf, a.cert, key.Public(), a.key)
-	if err != nil {
-		a.Fatal(err)
-	}
-	spki, _ := x509.MarshalPKIXPublicKey(key.Public())
-	sum := sha256.Sum256(spki)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, hex.EncodeToString(sum[:])
-}
-
-func serverTLS(c tls.Certificate) *tls.Config { return &tls.Config{Certificates: []tls.Certificate{c}} }
-
-// tried sends one mail by a route and returns the row after the first attempt.
+// tried is attempt for some mail.
 func tried(t *testing.T, rt Route) store.Delivery {
 	t.Helper()
-	m := newMemory()
-	id := m.add(eml, time.Now(), "ana@x.example")
-	rt.Role = "outbound"
-	_, stop := run(t, m, Options{Routes: []Route{rt}})
-	until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
-	stop()
-	return m.get(id)
+	return attempt(t, rt, eml, nil, "ana@x.example")
 }
 
 func TestTLSModes(t *testing.T) {
-	ca, other := newAuthority(t), newAuthority(t)
-	good, pin := ca.issue(nil)
-	expired, expiredPin := ca.issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
-	elsewhere, _ := ca.issue(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} })
+	ca, other := testbed.NewAuthority(t), testbed.NewAuthority(t)
+	good := ca.Issue(nil)
+	expired := ca.Issue(func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) })
+	elsewhere := ca.Issue(func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} })
 	for _, c := range []struct {
 		name  string
-		cert  tls.Certificate
+		cert  *testbed.Certificate
 		route Route
 		trust string // "": in the clear
 		err   string // "": delivered
@@ -101,21 +39,21 @@ func TestTLSModes(t *testing.T) {
 		{"none", good, Route{TLS: TLSNone}, "", ""},
 		{"opportunistic", good, Route{TLS: TLSOpportunistic}, "unverified", ""},
 		{"require", expired, Route{TLS: TLSRequire}, "unverified", ""},
-		{"verify", good, Route{TLS: TLSVerify, TLSCA: ca.file}, "verified", ""},
-		{"verify, another CA", good, Route{TLS: TLSVerify, TLSCA: other.file}, "", "unknown authority"},
+		{"verify", good, Route{TLS: TLSVerify, TLSCA: ca.File}, "verified", ""},
+		{"verify, another CA", good, Route{TLS: TLSVerify, TLSCA: other.File}, "", "unknown authority"},
 		{"verify, the system's CAs", good, Route{TLS: TLSVerify}, "", "unknown authority"},
-		{"verify, expired", expired, Route{TLS: TLSVerify, TLSCA: ca.file}, "", "expired"},
-		{"verify, made out to another", elsewhere, Route{TLS: TLSVerify, TLSCA: ca.file}, "", "not 127.0.0.1"},
-		{"pin", good, Route{TLS: TLSPin, TLSPin: []string{expiredPin, strings.ToUpper(pin)}}, "pinned", ""},
-		{"pin, expired all the same", expired, Route{TLS: TLSPin, TLSPin: []string{expiredPin}}, "pinned", ""},
-		{"pin, another key", good, Route{TLS: TLSPin, TLSPin: []string{expiredPin}}, "", "its key is " + pin + ", which is not pinned"},
+		{"verify, expired", expired, Route{TLS: TLSVerify, TLSCA: ca.File}, "", "expired"},
+		{"verify, made out to another", elsewhere, Route{TLS: TLSVerify, TLSCA: ca.File}, "", "not 127.0.0.1"},
+		{"pin", good, Route{TLS: TLSPin, TLSPin: []string{expired.Pin, strings.ToUpper(good.Pin)}}, "pinned", ""},
+		{"pin, expired all the same", expired, Route{TLS: TLSPin, TLSPin: []string{expired.Pin}}, "pinned", ""},
+		{"pin, another key", good, Route{TLS: TLSPin, TLSPin: []string{expired.Pin}}, "", "its key is " + good.Pin + ", which is not pinned"},
 	} {
 		for _, scheme := range []string{"smtp", "lmtp", "smtps"} {
 			if scheme == "smtps" && (c.route.TLS == TLSNone || c.route.TLS == TLSOpportunistic) {
 				continue
 			}
 			t.Run(c.name+" "+scheme, func(t *testing.T) {
-				s := newSink(t, scheme, func(srv *smtp.Server) { srv.TLSConfig = serverTLS(c.cert) })
+				s := newSink(t, scheme, func(srv *smtp.Server) { srv.TLSConfig = c.cert.Server() })
 				rt := c.route
 				rt.NextHop = s.nextHop
 				d := tried(t, rt)
@@ -237,34 +175,33 @@ func TestSTARTTLSRefused(t *testing.T) {
 // TestCertificateChanges: mail waits until somebody has looked, and goes when
 // the new key is pinned.
 func TestCertificateChanges(t *testing.T) {
-	ca := newAuthority(t)
-	old, oldPin := ca.issue(nil)
-	renewed, newPin := ca.issue(nil)
+	ca := testbed.NewAuthority(t)
+	old, renewed := ca.Issue(nil), ca.Issue(nil)
 	now := old
 	s := newSink(t, "smtp", func(srv *smtp.Server) {
-		srv.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &now, nil }}
+		srv.TLSConfig = &tls.Config{GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &now.Certificate, nil }}
 	})
 	route := func(pins ...string) []Route {
 		return []Route{{Role: "outbound", NextHop: s.nextHop, TLS: TLSPin, TLSPin: pins}}
 	}
 	m := newMemory()
 	one := m.add(eml, time.Now(), "ana@x.example")
-	r, stop := run(t, m, Options{Routes: route(oldPin), Idle: time.Millisecond, Retry: []time.Duration{50 * time.Millisecond}, Logger: slog.New(slog.DiscardHandler)})
+	r, stop := run(t, m, Options{Routes: route(old.Pin), Idle: time.Millisecond, Retry: []time.Duration{50 * time.Millisecond}, Logger: slog.New(slog.DiscardHandler)})
 	until(t, "the first is delivered", func() bool { return m.get(one).State == store.Delivered })
 	time.Sleep(20 * time.Millisecond) // its session is ended
 	now = renewed
 	two := m.add(eml, time.Now(), "ana@x.example")
 	r.Wake()
 	until(t, "the second is tried", func() bool { return len(m.get(two).Attempts) > 0 })
-	if a := m.get(two).Attempts[0]; a.Result != "deferred" || !strings.Contains(a.Reply, newPin) {
+	if a := m.get(two).Attempts[0]; a.Result != "deferred" || !strings.Contains(a.Reply, renewed.Pin) {
 		t.Errorf("%+v", a)
 	}
-	if err := r.SetRoutes(route(oldPin, newPin)); err != nil {
+	if err := r.SetRoutes(route(old.Pin, renewed.Pin)); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "the second is delivered", func() bool { return m.get(two).State == store.Delivered })
 	stop()
-	if a := m.get(two).Attempts; a[len(a)-1].TLS.Pin != newPin {
+	if a := m.get(two).Attempts; a[len(a)-1].TLS.Pin != renewed.Pin {
 		t.Errorf("%+v", a)
 	}
 }
