@@ -61,14 +61,18 @@ func outcomeOf(d store.Delivery, p *peer) outcome {
 	return o
 }
 
-// dialogues are what one attempt at one delivery may meet.
-var dialogues = []struct {
+// dialogue is one attempt at one delivery.
+type dialogue struct {
 	name, script string
-	to           []string
+	hop          string   // "": smtp://127.0.0.1:2526
+	to           []string // nil: ana@x.example
 	mail         mail
 	edit         func(*store.Delivery)
 	want         outcome
-}{
+}
+
+// dialogues are what an attempt may meet.
+var dialogues = []dialogue{
 	{name: "one by one", script: hello + eight + mail1 + data,
 		want: outcome{store.Delivered, []string{"delivered 250 2.0.0 ok"}, []string{"delivered 250 2.0.0 ok"}, 1}},
 	{name: "all at once", script: hello + fast + "C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD:\nS: 250 2.0.0 ok",
@@ -199,32 +203,36 @@ var dialogues = []struct {
 // only what had one.
 func TestDialogues(t *testing.T) {
 	for _, c := range dialogues {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				m, p := newMemory(), newPeer(t, c.script)
-				if c.to == nil {
-					c.to = []string{"ana@x.example"}
-				}
-				if c.mail.header == "" {
-					header, body, _ := strings.Cut(eml, "\r\n\r\n")
-					c.mail.header, c.mail.body = header+"\r\n\r\n", body
-				}
-				id := m.put(c.mail, time.Now(), c.to...)
-				if c.edit != nil {
-					m.change(id, c.edit)
-				}
-				_, stop := run(t, m, Options{Dial: p.Dial, Retry: []time.Duration{20 * time.Hour}})
-				time.Sleep(10 * time.Hour)
-				synctest.Wait()
-				stop()
-				p.wg.Wait()
-				got := outcomeOf(m.get(id), p)
-				anonymous(&got, m.get(id).Message.String())
-				if diff := cmp.Diff(c.want, got); diff != "" {
-					t.Errorf("want - got +\n%s", diff)
-				}
-			})
-		})
+		t.Run(c.name, func(t *testing.T) { synctest.Test(t, c.play) })
+	}
+}
+
+func (c dialogue) play(t *testing.T) {
+	m, p := newMemory(), newPeer(t, c.script)
+	if c.to == nil {
+		c.to = []string{"ana@x.example"}
+	}
+	if c.mail.header == "" {
+		header, body, _ := strings.Cut(eml, "\r\n\r\n")
+		c.mail.header, c.mail.body = header+"\r\n\r\n", body
+	}
+	id := m.put(c.mail, time.Now(), c.to...)
+	if c.edit != nil {
+		m.change(id, c.edit)
+	}
+	opts := Options{Dial: p.Dial, Retry: []time.Duration{20 * time.Hour}}
+	if c.hop != "" {
+		opts.Routes = []Route{{Role: "outbound", NextHop: c.hop}}
+	}
+	_, stop := run(t, m, opts)
+	time.Sleep(10 * time.Hour)
+	synctest.Wait()
+	stop()
+	p.wg.Wait()
+	got := outcomeOf(m.get(id), p)
+	anonymous(&got, m.get(id).Message.String())
+	if diff := cmp.Diff(c.want, got); diff != "" {
+		t.Errorf("want - got +\n%s", diff)
 	}
 }
 

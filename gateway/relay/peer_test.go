@@ -22,6 +22,7 @@ import (
 // one again and again. A script has a step on each line:
 //
 //	S: text    write a line; | is a line end within one write
+//	P: text    the same, but for the line end that comes last
 //	C: text    read a line that is text; with * at the end: begins with it
 //	D:         read a message up to its final dot and keep it
 //	R: n       read n octets
@@ -109,6 +110,8 @@ func (p *peer) step(say chan<- string, r *bufio.Reader, op, arg string) error {
 	switch op {
 	case "S":
 		say <- strings.ReplaceAll(arg, "|", "\r\n") + "\r\n"
+	case "P":
+		say <- strings.ReplaceAll(arg, "|", "\r\n")
 	case "C":
 		line, err := r.ReadString('\n')
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -321,6 +322,35 @@ func (t *transaction) final() {
 		}
 		v.own = true
 		t.to[i] = v
+	}
+	if t.c.r.Buffered() > 0 {
+		t.surplus()
+	}
+}
+
+// surplus looks at replies to the final dot that are more than the recipients:
+// if not all are alike, who knows whom each is about. A 421 is about nobody.
+func (t *transaction) surplus() {
+	t.broken = true
+	state := t.to[t.took[0]].state
+	mixed := slices.ContainsFunc(t.took, func(i int) bool { return t.to[i].state != state })
+	for n := 0; t.c.r.Buffered() > 0; n++ {
+		rep, err := t.c.reply(time.Second)
+		if rep.code == 421 {
+			return
+		}
+		if err != nil || mixed || rep.state() != state || n == maxReplyLines {
+			t.doubt()
+			return
+		}
+	}
+}
+
+// doubt is the verdict on all that were taken where the replies to the final
+// dot are out of step.
+func (t *transaction) doubt() {
+	for _, i := range t.took {
+		t.to[i] = verdict{state: store.Queued, reply: "4.5.0 more replies to the final dot than recipients, it may have been taken", ambiguous: true}
 	}
 }
 
