@@ -65,14 +65,15 @@ func TestDueAgainAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, p := newMemory(), newPeer(t, hello+eight+"C: MAIL*\nS: 451 4.3.0 later", accept)
 		id := m.add(eml, time.Now(), "ana@x.example")
-		var r *Relay
+		known := make(chan *Relay, 1)
 		r, stop := run(t, m, Options{Dial: p.Dial, PerConnection: 1, Retry: []time.Duration{20 * time.Hour}, Events: func(e Event) {
 			if e.Delivery.State == store.Queued {
 				m.change(id, func(d *store.Delivery) { d.Due = time.Now() })
-				r.Wake()
+				(<-known).Wake()
 				time.Sleep(time.Second)
 			}
 		}})
+		known <- r
 		time.Sleep(time.Minute)
 		stop()
 		if d := m.get(id); d.State != store.Delivered || len(d.Attempts) != 2 || d.Attempts[1].Ambiguous {
