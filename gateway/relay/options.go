@@ -19,7 +19,7 @@ type Options struct {
 	Routes   []Route
 
 	Retry  []time.Duration // wait after the first, second, … attempt; the last repeats. DefaultRetry
-	Expire time.Duration   // age at which a delivery that still fails is given up; 5 days
+	Expire time.Duration   // age at which a delivery that still fails is given up, tried a few times at least; 5 days
 	Jitter float64         // share by which waits vary up and down; 0.1, negative for none
 
 	// DelayAfter is the age at which the sender hears, once, that a delivery

@@ -14,6 +14,30 @@ type Patience struct {
 	MaxReturned int64
 }
 
+// leastTries is how often a delivery is tried before its age counts. By the
+// default table they take 51 minutes: who was off with us has time to come back.
+const leastTries = 5
+
+// wait is that after so many tries.
+func (p *Patience) wait(tries int) time.Duration {
+	return p.Retry[min(max(tries, 1), len(p.Retry))-1]
+}
+
+// owed is for how much longer a delivery is tried whatever its age, after so many
+// tries: until it had leastTries, or as many as Expire has time for.
+func (p *Patience) owed(tries int) (owed time.Duration) {
+	var all time.Duration
+	for n := 1; n < leastTries; n++ {
+		if all += p.wait(n); all > p.Expire {
+			break
+		}
+		if n >= tries {
+			owed += p.wait(n)
+		}
+	}
+	return owed
+}
+
 // Patience is that part of the options.
 func (o Options) Patience() Patience {
 	return Patience{o.Retry, o.Expire, o.DelayAfter, o.MaxReturned}

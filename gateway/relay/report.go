@@ -326,7 +326,7 @@ func (w *writing) status(b *bytes.Buffer) {
 			field("Last-Attempt-Date", w.last.At.Format(time.RFC1123Z))
 		}
 		if n.action == "delayed" {
-			field("Will-Retry-Until", w.r.expires(d).Format(time.RFC1123Z))
+			field("Will-Retry-Until", w.r.expires(d, w.at).Format(time.RFC1123Z))
 		}
 	}
 }
@@ -410,7 +410,7 @@ func (w *writing) text() string {
 	}
 	line("")
 	if action == "delayed" {
-		line("It is tried again until %s.", w.r.expires(&w.n.now).Format(time.RFC1123Z))
+		line("It is tried again until %s.", w.r.expires(&w.n.now, w.at).Format(time.RFC1123Z))
 	}
 	if w.n.now.Case != 0 {
 		line("It belongs to case %d.", w.n.now.Case)

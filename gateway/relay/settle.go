@@ -105,7 +105,7 @@ func (r *Relay) stand(n *news, stuck []int) {
 	case len(stuck) >= len(left):
 		d.State, d.Reason = store.Held, d.Recipients[left[0]].Reply
 		return
-	case now.Before(r.expires(d)):
+	case now.Before(r.expires(d, now)):
 		d.State, d.Due = store.Queued, r.next(d, now)
 		return
 	default:
@@ -133,7 +133,7 @@ func giveUp(d *store.Delivery, list []int, words string) {
 // expires, and once when its sender is to hear that it takes long.
 func (r *Relay) next(d *store.Delivery, now time.Time) time.Time {
 	at := now.Add(r.pause(d))
-	if end := r.expires(d); at.After(end) {
+	if end := r.expires(d, now); at.After(end) {
 		at = end // one last try
 	}
 	if tell := r.tellsDelay(d); tell.After(now) && at.After(tell) {
@@ -153,22 +153,26 @@ func born(d *store.Delivery) time.Time {
 	return d.CreatedAt
 }
 
-// expires is when a delivery is given up. Nothing is given up untried: this is
-// asked after an attempt.
-func (r *Relay) expires(d *store.Delivery) time.Time { return born(d).Add(r.patience.Load().Expire) }
+// expires is when a delivery is given up, asked after an attempt: by its age,
+// but not before it was tried a few times. Its age may be that of a daemon that
+// was off, or of a clock that jumped.
+func (r *Relay) expires(d *store.Delivery, now time.Time) time.Time {
+	p := r.patience.Load()
+	end := born(d).Add(p.Expire)
+	if owed := now.Add(p.owed(timesTried(d))); owed.After(end) {
+		end = owed
+	}
+	return end
+}
 
-// pause looks the wait up in the retry table. What was tried at one time, at
+// timesTried is how often a delivery was tried. What was tried at one time, at
 // several next hops perhaps, is one attempt; what was tried before somebody
 // released it doesn't count.
+func timesTried(d *store.Delivery) int { return tries(d, func(string) bool { return true }) }
+
+// pause looks the wait up in the retry table.
 func (r *Relay) pause(d *store.Delivery) time.Duration {
-	tries := 0
-	for i, a := range d.Attempts {
-		if !a.At.Before(d.Since) && (i == 0 || !a.At.Equal(d.Attempts[i-1].At)) {
-			tries++
-		}
-	}
-	waits := r.patience.Load().Retry
-	wait := waits[min(max(tries, 1), len(waits))-1]
+	wait := r.patience.Load().wait(timesTried(d))
 	return wait + time.Duration(r.opts.Jitter*(2*rand.Float64()-1)*float64(wait))
 }
 
