@@ -19,6 +19,7 @@ import (
 
 	"github.com/casegate/casegate/gateway"
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/bolt"
 )
 
 // page reads a page of the console's address, as a scraper does.
@@ -96,6 +97,42 @@ func TestSendersAreCounted(t *testing.T) {
 	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for verdict, want := range map[string]float64{"pass": 2, "forged": 1, "temperror": 2, "unverified": 3} {
 		same(t, verdict, sample(w.Body.String(), fmt.Sprintf(`casegate_senders_checked_total{verdict=%q}`, verdict)), want)
+	}
+}
+
+// TestCommitsAreCounted: how long each took and how many updates were in it, in
+// the right bucket, and those that failed.
+func TestCommitsAreCounted(t *testing.T) {
+	m := newMetrics()
+	for _, c := range []bolt.Commit{
+		{Took: 400 * time.Microsecond, Updates: 1}, {Took: time.Millisecond, Updates: 2}, {Took: 1500 * time.Microsecond, Updates: 3},
+		{Took: time.Second, Updates: 512}, {Took: 20 * time.Second, Updates: 600, Err: store.ErrUnavailable},
+	} {
+		m.onCommit(c)
+	}
+	w := httptest.NewRecorder()
+	m.handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for series, want := range map[string]float64{
+		`casegate_commit_seconds_count`:               5,
+		`casegate_commit_seconds_sum`:                 21.0029,
+		`casegate_commit_seconds_bucket{le="0.0005"}`: 1,
+		`casegate_commit_seconds_bucket{le="0.001"}`:  2,
+		`casegate_commit_seconds_bucket{le="0.002"}`:  3,
+		`casegate_commit_seconds_bucket{le="0.512"}`:  3,
+		`casegate_commit_seconds_bucket{le="1.024"}`:  4,
+		`casegate_commit_seconds_bucket{le="16.384"}`: 4,
+		`casegate_commit_seconds_bucket{le="+Inf"}`:   5,
+		`casegate_commit_updates_count`:               5,
+		`casegate_commit_updates_sum`:                 1118,
+		`casegate_commit_updates_bucket{le="1"}`:      1,
+		`casegate_commit_updates_bucket{le="2"}`:      2,
+		`casegate_commit_updates_bucket{le="4"}`:      3,
+		`casegate_commit_updates_bucket{le="256"}`:    3,
+		`casegate_commit_updates_bucket{le="512"}`:    4,
+		`casegate_commit_updates_bucket{le="+Inf"}`:   5,
+		`casegate_commit_failures_total`:              1,
+	} {
+		same(t, series, sample(w.Body.String(), series), want)
 	}
 }
 

@@ -209,7 +209,7 @@ func (b *batch) finish() error {
 	began := time.Now()
 	err := b.commit()
 	if tell := b.st.committed.Load(); tell != nil && b.w.puts > 0 {
-		(*tell)(Commit{Took: time.Since(began), Updates: len(b.calls), Err: err})
+		(*tell)(Commit{Took: time.Since(began), Updates: b.updates(), Err: err})
 	}
 	b.st.slab = b.w.slab
 	switch {
@@ -231,6 +231,16 @@ func (b *batch) finish() error {
 	b.st.db.Store(nil)
 	b.answer(fmt.Errorf("%w: %w", store.ErrUnavailable, err))
 	return err
+}
+
+// updates counts the calls that the commit is about: what they wrote is in it.
+func (b *batch) updates() (n int) {
+	for _, c := range b.calls {
+		if c.wrote && c.err == nil {
+			n++
+		}
+	}
+	return n
 }
 
 func (b *batch) answer(err error) {

@@ -10,7 +10,7 @@ import (
 // Commit is one attempt at making a batch of updates durable.
 type Commit struct {
 	Took    time.Duration
-	Updates int
+	Updates int // that wrote something and did not fail
 	Err     error
 }
 
