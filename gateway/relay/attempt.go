@@ -26,14 +26,15 @@ type job struct {
 	astray []int // recipients for whom no route leads on
 	begun  time.Time
 
-	before  int             // attempts made by earlier jobs
-	made    []store.Attempt // to be recorded
-	tried   bool            // else it goes back as it is
-	full    bool            // some of the recipients found no room at their next hop
-	back    time.Time       // when to come again, of one that goes back; zero: as before
-	stuck   []int           // recipients for whom trying again is no use before somebody acts
-	relayed []int           // recipients delivered to who tells nobody of it (RFC 3461 §5.2.2)
-	report  store.ID        // the report that was written
+	before  int                   // attempts made by earlier jobs
+	made    []store.Attempt       // to be recorded
+	last    map[int]store.Attempt // those of them that were the last for a recipient
+	tried   bool                  // else it goes back as it is
+	full    bool                  // some of the recipients found no room at their next hop
+	back    time.Time             // when to come again, of one that goes back; zero: as before
+	stuck   []int                 // recipients for whom trying again is no use before somebody acts
+	relayed []int                 // recipients delivered to who tells nobody of it (RFC 3461 §5.2.2)
+	report  store.ID              // the report that was written
 }
 
 // group is the recipients of a delivery that go the same way.
@@ -44,7 +45,7 @@ type group struct {
 
 // plan finds the route of each recipient that is still to be served.
 func (t *table) plan(d store.Delivery, lease time.Time) *job {
-	j := &job{d: d, lease: lease, open: open(&d), before: len(d.Attempts), begun: time.Now()}
+	j := &job{d: d, lease: lease, open: open(&d), before: len(d.Attempts), begun: time.Now(), last: map[int]store.Attempt{}}
 	if d.Dropped != "" {
 		return j // it goes nowhere
 	}
@@ -393,6 +394,9 @@ func (j *job) note(at visit, g group, when time.Time) store.Attempt {
 		}
 	}
 	a.Result, a.Reply = sum(at.verdicts)
+	for _, i := range g.rcpt {
+		j.last[i] = a
+	}
 	return a
 }
 

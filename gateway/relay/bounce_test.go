@@ -236,6 +236,31 @@ func TestFailureIsReported(t *testing.T) {
 	})
 }
 
+// TestEachRefusalHasItsOwnHost: of mail that goes by several routes, a report
+// says of each recipient which next hop spoke of him.
+func TestEachRefusalHasItsOwnHost(t *testing.T) {
+	inVirtualTime(t, func(b *bed) {
+		b.opts.Routes = append([]Route{
+			{Role: "outbound", Recipient: "x.example", NextHop: "smtp://mx.x.example", TLS: TLSNone},
+			{Role: "outbound", Recipient: "y.example", NextHop: "smtp://mx.y.example", TLS: TLSNone},
+		}, b.opts.Routes...)
+		b.send(eml, nil, "unknown@x.example", "unknown@y.example", "ben@z.example")
+		b.run(time.Minute)
+		got := b.reports()
+		if len(got) != 1 {
+			b.Fatalf("%d reports", len(got))
+		}
+		hosts := map[string]string{}
+		for _, to := range got[0].Recipients {
+			hosts[to.FinalRecipient] = to.RemoteMTA
+		}
+		want := map[string]string{"unknown@x.example": "mx.x.example", "unknown@y.example": "mx.y.example"}
+		if diff := cmp.Diff(want, hosts); diff != "" {
+			b.Errorf("hosts: want - got +\n%s", diff)
+		}
+	})
+}
+
 // TestWhoIsTold goes through who hears of a failure.
 func TestWhoIsTold(t *testing.T) {
 	for _, c := range []struct {

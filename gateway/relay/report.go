@@ -32,24 +32,30 @@ type notice struct {
 	action string // failed, delayed, relayed, delivered
 	status string
 	blind  bool
+	last   *store.Attempt // that served the recipient; nil: none just now
 }
 
 // notices are what the submitter wants to hear (RFC 3461 §4.1).
-func (n *news) notices(m *store.Message, last *store.Attempt) (list []notice) {
+func (n *news) notices(m *store.Message) (list []notice) {
 	add := func(recipients []int, action, what string) {
 		for _, i := range recipients {
-			if to := n.now.Recipients[i]; wants(&to, what) {
-				list = append(list, notice{to, action, n.status(i, action), blind(m, to.Address)})
+			to := n.now.Recipients[i]
+			if !wants(&to, what) {
+				continue
 			}
+			about := notice{to: to, action: action, status: n.status(i, action), blind: blind(m, to.Address)}
+			if last, ok := n.last[i]; ok {
+				about.last = &last
+			}
+			if action == "relayed" && about.last != nil && strings.HasPrefix(about.last.NextHop, "lmtp") {
+				about.action = "delivered" // LMTP brings it into the mailbox (RFC 2033 §1)
+			}
+			list = append(list, about)
 		}
-	}
-	relayed := "relayed"
-	if last != nil && strings.HasPrefix(last.NextHop, "lmtp") {
-		relayed = "delivered" // LMTP brings it into the mailbox (RFC 2033 §1)
 	}
 	add(n.failed, "failed", "FAILURE")
 	add(n.delayed, "delayed", "DELAY")
-	add(n.relayed, relayed, "SUCCESS")
+	add(n.relayed, "relayed", "SUCCESS")
 	return list
 }
 
@@ -62,17 +68,13 @@ func (r *Relay) compose(ctx context.Context, n *news, m *store.Message, header [
 			p, err = nil, nil
 		}
 	}()
-	var last *store.Attempt
-	if k := len(n.now.Attempts); k > 0 {
-		last = &n.now.Attempts[k-1]
-	}
-	list := n.notices(m, last)
+	list := n.notices(m)
 	if len(list) == 0 {
 		return nil, nil
 	}
 	p = &report{m: r.reportMessage(n, m, list, at)}
 	w := &writing{
-		r: r, n: n, about: m, list: list, at: at, last: last, header: header,
+		r: r, n: n, about: m, list: list, at: at, header: header,
 		boundary: "=_" + strings.ReplaceAll(p.m.ID.String(), "-", ""),
 	}
 	w.full = w.returnsAll()
@@ -188,7 +190,6 @@ type writing struct {
 	about    *store.Message
 	list     []notice
 	at       time.Time
-	last     *store.Attempt
 	header   []byte  // of the message reported on, as sent
 	full     *letter // if all of it is returned
 	eight    bool    // the returned message has octets above 127
@@ -317,13 +318,15 @@ func (w *writing) status(b *bytes.Buffer) {
 		field("Status", n.status)
 		words := n.words()
 		if len(words) > 3 && strings.Trim(words[:3], "0123456789") == "" {
-			field("Remote-MTA", w.remote())
+			field("Remote-MTA", n.remote())
 			field("Diagnostic-Code", "smtp; "+words)
 		} else {
 			field("Diagnostic-Code", "X-Casegate; "+words)
 		}
-		if w.last != nil {
-			field("Last-Attempt-Date", w.last.At.Format(time.RFC1123Z))
+		if n.last != nil {
+			field("Last-Attempt-Date", n.last.At.Format(time.RFC1123Z))
+		} else if k := len(d.Attempts); k > 0 {
+			field("Last-Attempt-Date", d.Attempts[k-1].At.Format(time.RFC1123Z))
 		}
 		if n.action == "delayed" {
 			field("Will-Retry-Until", w.r.expires(d, w.at).Format(time.RFC1123Z))
@@ -366,11 +369,11 @@ func reported(orcpt string) string {
 }
 
 // remote is the host whose words the last attempt brought.
-func (w *writing) remote() string {
-	if w.last == nil {
+func (n notice) remote() string {
+	if n.last == nil {
 		return ""
 	}
-	u, err := url.Parse(w.last.NextHop)
+	u, err := url.Parse(n.last.NextHop)
 	if err != nil || u.Hostname() == "" {
 		return ""
 	}

@@ -34,6 +34,8 @@ type news struct {
 	expired  []int // those of them whom time ran out for
 	delayed  []int // whose delay is to be told
 	relayed  []int // delivered, and nobody further on tells of it
+
+	last map[int]store.Attempt // that served a recipient just now
 }
 
 func (n *news) quiet() bool { return len(n.failed)+len(n.delayed)+len(n.relayed) == 0 }
@@ -55,6 +57,7 @@ func (r *Relay) conclude(j *job, was store.Delivery) *news {
 		}
 		return n
 	}
+	n.last = j.last
 	j.enter(d)
 	r.stand(n, j.stuck)
 	if d.Lane = ""; d.State == store.Queued {
