@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -152,28 +153,26 @@ func (c *checker) hops(ctx context.Context) {
 	}
 	seen := map[string]bool{}
 	for _, route := range c.cfg.Routes {
-		rt, from, to := route.relay(), "", "postmaster@example.com"
-		if len(c.cfg.Mailboxes) > 0 {
-			if from = c.cfg.Mailboxes[0].Address; route.Role == "inbound" {
-				from, to = "", from
-			}
+		rt, m := route.relay(), c.example(route)
+		if route.Role == "inbound" && route.Sender == "" {
+			m.sender = "" // no server asks whether there is one
 		}
-		if route.RecipientDomain != "" {
-			to = "postmaster@" + route.RecipientDomain
+		if route.Role == "outbound" {
+			m.recipient = "postmaster@" + cmp.Or(route.RecipientDomain, "example.com")
 		}
-		if key := fmt.Sprint(rt, to); seen[key] {
+		if key := fmt.Sprint(rt, m); seen[key] {
 			continue
 		} else {
 			seen[key] = true
 		}
 		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-		list, err := r.Probe(ctx, rt, from, to)
+		list, err := r.Probe(ctx, rt, m.sender, m.recipient)
 		cancel()
 		if err != nil {
 			c.add(foundHop, "error", "see routes", "%v", err)
 		}
 		for _, p := range list {
-			c.probed(p, to)
+			c.probed(p, m.recipient)
 		}
 	}
 }
@@ -209,38 +208,84 @@ func (c *checker) probed(p relay.Probed, to string) {
 	}
 	slices.Sort(p.Lacks)
 	if len(p.Lacks) > 0 {
-		c.add(foundLacks, "warning", "mail that needs it comes back to its sender: a body is never re-encoded", "next hop %s does not offer %s", name, strings.Join(p.Lacks, ", "))
+		c.add(foundLacks, "warning", "mail that needs it cannot be handed on there: nothing is re-encoded", "next hop %s does not offer %s", name, strings.Join(p.Lacks, ", "))
 	}
 }
 
-// routes prints the effective route of one example address per role and
-// domain named.
+// specimen is a message as routes see it.
+type specimen struct{ sender, recipient, mailbox string }
+
+// example makes up a message that a route fits, of the first mailbox of ours
+// that it can be of.
+func (c *checker) example(r Route) specimen {
+	m := specimen{sender: r.Sender, recipient: "someone@" + cmp.Or(r.RecipientDomain, "example.net"), mailbox: r.Mailbox}
+	for _, own := range c.cfg.Mailboxes {
+		there := r.Role == "outbound" || r.RecipientDomain == "" || strings.HasSuffix(store.Key(own.Address), store.Key("@"+r.RecipientDomain))
+		if m.mailbox == "" && there {
+			m.mailbox = own.Address
+		}
+	}
+	if r.Role == "inbound" && m.mailbox != "" {
+		m.recipient = m.mailbox
+	}
+	switch {
+	case r.Sender == "<>":
+		m.sender = ""
+	case r.Sender == "" && r.Role == "outbound":
+		m.sender = m.mailbox
+	case r.Sender == "":
+		m.sender = "someone@example.net"
+	case strings.HasPrefix(r.Sender, "."):
+		m.sender = "someone@mail" + r.Sender
+	case strings.LastIndexByte(r.Sender, '@') < 1:
+		m.sender = "someone@" + strings.TrimPrefix(r.Sender, "@")
+	}
+	return m
+}
+
+// routes prints the effective route of example messages: one for each mailbox,
+// and one for each route that not all mail fits.
 func (c *checker) routes() {
 	r, err := newRelay(c.cfg, nil, c.p.logger(c.cfg))
 	if err != nil {
 		c.add(foundRoute, "error", "see routes", "%v", err)
 		return
 	}
-	for _, m := range c.cfg.Mailboxes {
-		c.route(r, "inbound", m.Address)
-	}
-	c.route(r, "outbound", "someone@example.net")
+	bySender := map[string]bool{} // by role: who sends makes a difference
 	for _, route := range c.cfg.Routes {
-		if route.RecipientDomain != "" {
-			c.route(r, route.Role, "someone@"+route.RecipientDomain)
+		bySender[route.Role] = bySender[route.Role] || route.Sender != "" || route.Role == "outbound" && route.Mailbox != ""
+	}
+	for _, own := range c.cfg.Mailboxes {
+		c.route(r, "inbound", specimen{"someone@example.net", own.Address, own.Address}, bySender["inbound"])
+	}
+	if !bySender["outbound"] {
+		c.route(r, "outbound", c.example(Route{Role: "outbound"}), false)
+	} else {
+		for _, own := range c.cfg.Mailboxes {
+			c.route(r, "outbound", specimen{own.Address, "someone@example.net", own.Address}, true)
+		}
+	}
+	for _, route := range c.cfg.Routes {
+		if route.RecipientDomain != "" || route.Sender != "" {
+			c.route(r, route.Role, c.example(route), bySender[route.Role])
 		}
 	}
 }
 
-func (c *checker) route(r *relay.Relay, role, recipient string) {
-	route, ok := r.Route(role, "", recipient)
+// route prints where a message goes; from whom, if that matters.
+func (c *checker) route(r *relay.Relay, role string, m specimen, from bool) {
+	mail := role + " mail for " + m.recipient
+	if from {
+		mail = fmt.Sprintf("%s mail from %s for %s", role, cmp.Or(m.sender, "<>"), m.recipient)
+	}
+	route, ok := r.RouteFor(role, m.sender, m.recipient, m.mailbox)
 	switch {
 	case !ok && role == "outbound":
-		c.add(foundRoute, "error", "add a route of role outbound", "%s mail for %s has no route and would be held", role, recipient)
+		c.add(foundRoute, "error", "add a route of role outbound", "%s has no route and would be held", mail)
 	case !ok || route.NextHop == relay.None:
-		c.ok(foundRoute, "%s mail for %s stays on its case", role, recipient)
+		c.ok(foundRoute, "%s stays on its case", mail)
 	default:
-		c.ok(foundRoute, "%s mail for %s goes to %s", role, recipient, strings.Join(append([]string{route.NextHop}, route.Further...), ", then "))
+		c.ok(foundRoute, "%s goes to %s", mail, strings.Join(append([]string{route.NextHop}, route.Further...), ", then "))
 	}
 }
 

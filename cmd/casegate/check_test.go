@@ -8,6 +8,8 @@ import (
 	"net"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // plainHop answers as a small mail server without TLS, and refuses a domain.
@@ -88,5 +90,56 @@ routes:
 		if !strings.Contains(all, want) {
 			t.Errorf("it lacks %q:\n%s", want, all)
 		}
+	}
+}
+
+// TestCheckTellsWhoseMailGoesWhere: where routes go by sender or mailbox the
+// examples do too, and a next hop is asked to take mail for its own mailbox.
+func TestCheckTellsWhoseMailGoesWhere(t *testing.T) {
+	p, out, _ := testProgram(t)
+	hop := plainHop(t)
+	cfg, err := parseConfig("x", fmt.Appendf(nil, `
+hostname: gw.city.example
+listeners: []
+mailboxes: [{address: 311@city.example}, {address: parks@city.example}]
+routes:
+  - {role: inbound, mailbox: parks@city.example, next_hop: smtp://%[1]s}
+  - {role: inbound, sender: <>, next_hop: none}
+  - {role: inbound, next_hop: smtp://%[1]s}
+  - {role: outbound, sender: <>, next_hop: smtp://127.0.0.1:1}
+  - {role: outbound, mailbox: parks@city.example, recipient_domain: near.example, next_hop: smtp://127.0.0.1:2}
+  - {role: outbound, sender: .city.example, next_hop: smtp://127.0.0.1:3}
+  - {role: outbound, next_hop: smtp://%[1]s}
+`, hop), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &checker{p: p, cfg: cfg}
+	c.hops(t.Context())
+	c.routes()
+	if err := c.print(false); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for line := range strings.Lines(strings.ReplaceAll(out.String(), hop, "HOP")) {
+		if id, what, _ := strings.Cut(line, "  ok       "); id == "CG0402" || id == "CG0405" {
+			got = append(got, strings.TrimSpace(what))
+		}
+	}
+	want := []string{
+		"next hop smtp://HOP takes mail for parks@city.example",
+		"next hop smtp://HOP takes mail for 311@city.example",
+		"next hop smtp://HOP takes mail for postmaster@example.com",
+		"inbound mail from someone@example.net for 311@city.example goes to smtp://HOP",
+		"inbound mail from someone@example.net for parks@city.example goes to smtp://HOP",
+		"outbound mail from 311@city.example for someone@example.net goes to smtp://HOP",
+		"outbound mail from parks@city.example for someone@example.net goes to smtp://HOP",
+		"inbound mail from <> for 311@city.example stays on its case",
+		"outbound mail from <> for someone@example.net goes to smtp://127.0.0.1:1",
+		"outbound mail from parks@city.example for someone@near.example goes to smtp://127.0.0.1:2",
+		"outbound mail from someone@mail.city.example for someone@example.net goes to smtp://127.0.0.1:3",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("want - got +\n%s", diff)
 	}
 }

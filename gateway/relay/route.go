@@ -21,7 +21,8 @@ type Route struct {
 	// Role of the mail: inbound (to the desk) or outbound (to the world).
 	Role string
 	// Sender and Recipient narrow the route to a MAIL FROM or RCPT TO, Mailbox to
-	// mail of one of our mailboxes. Empty fits all; user@example.com one address;
+	// mail of one of our mailboxes. Empty fits all; user@example.com one address,
+	// as Sender of outbound mail user+anything@example.com too;
 	// example.com or @example.com a domain; .example.com its subdomains; <> as
 	// Sender the null reverse-path.
 	Sender, Recipient, Mailbox string
@@ -176,6 +177,16 @@ func (e endpoint) local() bool {
 	host, _, _ := net.SplitHostPort(e.address)
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// sent reports whether the sender fits. What the desk sends leaves from
+// mailbox+token, which is the mailbox.
+func (c *compiled) sent(sender string) bool {
+	if c.sender.fits(sender) || c.Role != "outbound" {
+		return c.sender.fits(sender)
+	}
+	at, plus := strings.LastIndexByte(sender, '@'), strings.IndexByte(sender, '+')
+	return 0 < plus && plus < at && c.sender.fits(sender[:plus]+sender[at:])
 }
 
 // pattern fits addresses, by their canonical keys (store.Key).

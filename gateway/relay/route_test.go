@@ -117,6 +117,9 @@ func TestFirstRouteWins(t *testing.T) {
 		{"outbound", "a@b", "ben@badexample.com", ""},
 		{"outbound", "a@xn--bcher-kva.example", "x@y", "5"},
 		{"outbound", "desk@city.example", "x@y", "6"},
+		{"outbound", "Desk+token@city.example", "x@y", "6"},
+		{"outbound", "+desk@city.example", "x@y", ""},
+		{"outbound", "desk@city.example+x", "x@y", ""},
 		{"other", "desk@city.example", "x@y", ""},
 	} {
 		rt, ok := r.Route(c.role, c.from, c.to)

@@ -109,7 +109,7 @@ func (t *table) room(share int) (room store.Room, turn time.Duration) {
 func (t *table) find(role, sender, recipient, mailbox string) (*compiled, bool) {
 	for i := range t.routes {
 		c := &t.routes[i]
-		if c.Role == role && c.sender.fits(sender) && c.recipient.fits(recipient) && c.mailbox.fits(mailbox) {
+		if c.Role == role && c.sent(sender) && c.recipient.fits(recipient) && c.mailbox.fits(mailbox) {
 			return c, true
 		}
 	}
