@@ -30,11 +30,14 @@ type Tally string
 const (
 	TallyOpened       Tally = "opened"       // a case was opened by mail (rule I21)
 	TallyAcknowledged Tally = "acknowledged" // an acknowledgement was sent
+	TallySent         Tally = "sent"         // a mail of the desk went out (rule O14)
 )
 
-// TallyKey names one count: of a canonical address.
+// TallyKey names one count: of a canonical address, on one case or, at 0, on
+// all together.
 type TallyKey struct {
 	Kind    Tally
+	Case    uint64
 	Address string
 }
 

@@ -37,7 +37,7 @@
 //	delivery-cases     number id -> -
 //	delivery-states    state 0 id -> -                   all but the delivered
 //	log                number id -> LogEntry             number 0: of the installation
-//	tallies            day hash(kind address) time any -> checksum
+//	tallies            day hash(kind address case) time any -> checksum
 //	                                                     a day is 4 bytes; those before
 //	                                                     yesterday are swept
 //

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"strconv"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -22,7 +23,11 @@ func tallyDay(t time.Time) uint32 { return uint32(max(t.Unix(), 0) / (24 * 60 * 
 
 // tallyPrefix is what the events of a key on one day have in common.
 func tallyPrefix(k store.TallyKey, day uint32) []byte {
-	h := hashKey(string(k.Kind) + "\x00" + k.Address)
+	name := string(k.Kind) + "\x00" + k.Address
+	if k.Case != 0 {
+		name += "\x00" + strconv.FormatUint(k.Case, 10)
+	}
+	h := hashKey(name)
 	return append(binary.BigEndian.AppendUint32(make([]byte, 0, tallySize), day), h[:]...)
 }
 

@@ -131,14 +131,19 @@ func tally(s *suite) {
 	ana := store.TallyKey{Kind: store.TallyOpened, Address: "ana@x.example"}
 	acks := store.TallyKey{Kind: store.TallyAcknowledged, Address: "ana@x.example"}
 	ben := store.TallyKey{Kind: store.TallyOpened, Address: "ben@x.example"}
+	onCase, onOther := ana, ana
+	onCase.Case, onOther.Case = 1, 11
 	hours := func(n int) time.Time { return s.now.Add(time.Duration(n) * time.Hour) }
 	s.tally(ana, hours(-24), hours(-23), hours(-1), hours(0), hours(0), hours(1))
 	s.tally(acks, hours(-2))
+	s.tally(onCase, hours(-3))
+	s.tally(onOther, hours(-4))
 	ask := func(at time.Time) map[store.TallyKey][]time.Time {
-		return s.facts(store.Query{Tallies: []store.TallyKey{ana, acks, ben, ana}, At: at}).Tallies
+		return s.facts(store.Query{Tallies: []store.TallyKey{ana, acks, ben, ana, onCase, onOther}, At: at}).Tallies
 	}
 	s.same("now", ask(s.now), map[store.TallyKey][]time.Time{
 		ana: {hours(1), hours(0), hours(0), hours(-1), hours(-23)}, acks: {hours(-2)},
+		onCase: {hours(-3)}, onOther: {hours(-4)},
 	})
 	s.same("later", ask(hours(22)), map[store.TallyKey][]time.Time{ana: {hours(1), hours(0), hours(0), hours(-1)}})
 	s.same("the day after", ask(hours(25)), map[store.TallyKey][]time.Time{})
