@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"net/url"
@@ -184,8 +185,13 @@ func deliveryTo(r store.Delivery) string {
 	return strings.Join(list, ", ")
 }
 
+// lastReply is what the next hop said last, or why nobody asked it yet.
 func lastReply(r store.Delivery) string {
-	if len(r.Attempts) == 0 {
+	switch {
+	case len(r.Attempts) > 0:
+	case r.State == store.Held && len(r.Recipients) > 0:
+		return cmp.Or(r.Reason, r.Recipients[0].Reply)
+	default:
 		return ""
 	}
 	return r.Attempts[len(r.Attempts)-1].Reply
