@@ -15,7 +15,7 @@ func (p *outbound) observe(a submission, d resolver.OutboundDecision) (plan, err
 	if a.header.TooLarge() { // where it wasn't read a Bcc may stand
 		return plan{}, refused(&resolver.Refusal{Code: 554, Enhanced: [3]int{5, 6, 0}, Text: "the header cannot be read: " + a.sub.Unparsable})
 	}
-	n := plan{body: a.spool.body, message: a.message(d, p.Settings)}
+	n := plan{body: a.spool.body, message: a.message(d, p.Settings), tallies: d.Sent}
 	n.message.Observed, n.message.Internal, n.message.Parties = true, false, d.Parties
 	n.message.Case, n.message.Ordinal, n.message.References = 0, 0, nil
 	n.message.MessageID = a.sub.MessageID

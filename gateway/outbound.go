@@ -131,7 +131,20 @@ func askOutbound(r store.Reader, sub resolver.Submission, s resolver.Settings) (
 		maps.Copy(facts.Holders, more.Holders)
 		facts.Answered = more.Answered
 	}
-	return facts, answersTo(r, sub, facts)
+	if err := answersTo(r, sub, facts); err != nil {
+		return facts, err
+	}
+	facts.Tallies, err = sent(r, resolver.AskSent(sub, facts, s))
+	return facts, err
+}
+
+// sent asks for a count, if there is one to ask for (rule O14).
+func sent(r store.Reader, q store.Query) (map[store.TallyKey][]time.Time, error) {
+	if len(q.Tallies) == 0 {
+		return nil, nil
+	}
+	facts, err := r.Facts(q)
+	return facts.Tallies, err
 }
 
 // answersTo fills in where the messages answered asked for answers (rule O0).
@@ -211,7 +224,7 @@ func (p *outbound) plan(a submission, f store.Facts) (plan, error) {
 	case d.Part != nil:
 		return a.furtherPart(d), nil
 	}
-	n := plan{body: a.spool.body, contact: d.Guest, message: a.message(d, p.Settings)}
+	n := plan{body: a.spool.body, contact: d.Guest, message: a.message(d, p.Settings), tallies: d.Sent}
 	if d.Case.Number != 0 {
 		n.kase = &d.Case
 	}

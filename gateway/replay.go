@@ -98,7 +98,11 @@ func redecide(ctx context.Context, o Options, book Rulebook, past history, m sto
 		asStored(&sub.Mail, m)
 		err = o.Store.View(ctx, func(r store.Reader) error {
 			f, err := askOutbound(asOf{r, m.ID, m.ReceivedAt, past}, sub, o.Settings)
-			v = outboundVerdict(resolver.Outbound(sub, f, o.Settings))
+			d := resolver.Outbound(sub, f, o.Settings)
+			for _, k := range d.Sent {
+				past.note(k, m.ReceivedAt)
+			}
+			v = outboundVerdict(d)
 			return err
 		})
 		return v, err

@@ -89,8 +89,14 @@ func unique[T comparable](list []T) []T {
 // AskOutbound names everything that a decision on a submission needs to know.
 func AskOutbound(sub Submission, s Settings) store.Query {
 	q := Ask(sub.Mail, s)
-	q.Parents = true
+	q.Parents, q.Tallies = true, nil
 	return q
+}
+
+// AskSent names the count that bounds the submission (rule O14): whose it is
+// shows only when all else is decided.
+func AskSent(sub Submission, f store.Facts, s Settings) store.Query {
+	return store.Query{Tallies: Outbound(sub, f, s).Sent, At: sub.Received}
 }
 
 // AskMore names the addresses by which those who hold an address of the

@@ -1,6 +1,8 @@
 package resolver
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -34,6 +36,42 @@ func exceeds(events []time.Time, now time.Time, perHour, perDay int) bool {
 		day++
 	}
 	return perHour > 0 && hour >= perHour || perDay > 0 && day >= perDay
+}
+
+// enough holds what is more than a person writes (O14): two machines that answer
+// each other would go on for ever, and where they do not say what they are only
+// the rate tells (RFC 3834 §2). What is held is not counted.
+func (o *outbound) enough() *Refusal {
+	hour, day := o.settings.AnswersHour, o.settings.AnswersDay
+	n, what := o.d.Case.Number, "mails of this case as flood.answers allows"
+	if o.d.Opens {
+		hour, day = o.settings.FloodHour, o.settings.FloodDay
+		n, what = 0, "mails that open a case as flood.new_cases allows"
+	}
+	if !o.cased || o.d.Hold != "" || hour == 0 && day == 0 {
+		return nil
+	}
+	to := o.foremost()
+	key := store.TallyKey{Kind: store.TallySent, Case: n, Address: to.Address.Key()}
+	if !exceeds(o.facts.Tallies[key], o.sub.Received, hour, day) {
+		o.d.Sent = []store.TallyKey{key}
+		return nil
+	}
+	o.rule("O14", "%s was sent as many %s: held", to.called(), what)
+	o.hold(fmt.Sprintf("%s was sent as many %s; perhaps two machines answer each other (rule O14)", to.called(), what))
+	o.d.Case.Flags = appendNew(slices.Clone(o.d.Case.Flags), "answers-held")
+	return nil
+}
+
+// foremost is the recipient by whom a mail is counted: Case.Customer if he gets
+// it, else the first.
+func (o *outbound) foremost() (to Entry) {
+	o.each(func(e *Entry) {
+		if e.Deliver && (!to.Deliver || o.isCustomer(e.Address) && !o.isCustomer(to.Address)) {
+			to = *e
+		}
+	})
+	return to
 }
 
 // acknowledge says who gets an acknowledgement of the new case (rules §5): a

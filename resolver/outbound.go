@@ -82,6 +82,7 @@ type OutboundDecision struct {
 	Parties    []store.Party
 	Links      []store.Link
 	Flags      []string
+	Sent       []store.TallyKey // that it counts for, as it is sent (rule O14); at most one
 }
 
 // Recipients is the final envelope.
@@ -126,7 +127,7 @@ func Outbound(sub Submission, f store.Facts, s Settings) OutboundDecision {
 	default:
 		o.follow(o.bind, o.directory, o.given, o.ownAddresses, o.mode, o.duplicates,
 			o.customer, o.insertCustomer, o.linkedOnly, o.others, o.originals,
-			o.sender, o.bcc, o.bounces, o.nobody, o.stamp)
+			o.sender, o.bcc, o.bounces, o.nobody, o.stamp, o.enough)
 		o.finish()
 	}
 	return o.d

@@ -139,6 +139,8 @@ type Settings struct {
 	Strict       bool          // identity.on_unverified: guest (rule I25)
 	FloodHour    int           // new cases an hour from one address (rule I21); 0: no bound
 	FloodDay     int           // and a day
+	AnswersHour  int           // mails of one case to one address, an hour (rule O14); 0: no bound
+	AnswersDay   int           // and a day
 	OrphanCase   bool          // orphan_auto: case (rule I15)
 	SubjectTag   bool          // a case number in the subject counts as unsigned evidence
 	Ack          bool          // acknowledge new cases

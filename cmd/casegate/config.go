@@ -35,7 +35,8 @@ type Config struct {
 	Reopen Reopen `mapstructure:"reopen"`
 	// DedupeWindow is how long the same mail again is the same mail (rule I1).
 	DedupeWindow Duration `mapstructure:"dedupe_window"`
-	// Flood bounds new cases by sender address (rule I21).
+	// Flood bounds new cases by sender address (rule I21), and what a case sends to
+	// one address (rule O14).
 	Flood Flood `mapstructure:"flood"`
 	// Ack is whether a new case is acknowledged to who opened it.
 	Ack string `mapstructure:"ack" oneof:"off on"`
@@ -50,7 +51,7 @@ type Config struct {
 	// SubjectTag stamps the case's number into subjects, and takes it there for
 	// evidence of last resort.
 	SubjectTag string `mapstructure:"subject_tag" oneof:"off on"`
-	// Outbound is what is done to the answers of the desk (rules O0 to O13).
+	// Outbound is what is done to the answers of the desk (rules O0 to O14).
 	Outbound Outbound `mapstructure:"outbound"`
 	// DKIM are the keys that sign what leaves (RFC 6376).
 	DKIM []DKIMKey `mapstructure:"dkim"`
@@ -219,10 +220,13 @@ type Reopen struct {
 	PerDay int `mapstructure:"per_day"`
 }
 
-// Flood bounds what one address can set off.
+// Flood bounds what one address can set off, and what it is sent.
 type Flood struct {
 	// NewCases by mail from one address, an hour and a day; off is no bound.
 	NewCases Rates `mapstructure:"new_cases"`
+	// Answers of one case to one address, an hour and a day; more are held. off is
+	// no bound (rule O14).
+	Answers Rates `mapstructure:"answers"`
 }
 
 // Acknowledgement is a mail's text.
@@ -345,7 +349,7 @@ func defaults() *Config {
 		Identity:     Identity{OnUnverified: "contact"},
 		Reopen:       Reopen{Window: 30 * day, PerDay: 3},
 		DedupeWindow: 5 * day,
-		Flood:        Flood{NewCases: Rates{{100, time.Hour}, {500, 24 * time.Hour}}},
+		Flood:        Flood{NewCases: Rates{{100, time.Hour}, {500, 24 * time.Hour}}, Answers: Rates{{30, time.Hour}, {100, 24 * time.Hour}}},
 		Ack:          "off",
 		Acknowledgement: Acknowledgement{
 			Subject: "We have your message: case {number}",

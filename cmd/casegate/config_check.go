@@ -400,12 +400,16 @@ func (c *Config) checkOutbound() problems {
 	return found
 }
 
-// checkFlood: what is remembered of an address is a day, and so many cases.
+// checkFlood: what is remembered of an address is a day, and so many events.
 func (c *Config) checkFlood() problems {
+	return append(c.Flood.NewCases.countable("flood.new_cases"), c.Flood.Answers.countable("flood.answers")...)
+}
+
+func (r Rates) countable(path string) problems {
 	var found problems
-	for _, r := range c.Flood.NewCases {
-		if r.Per < time.Hour || r.N > store.MaxTally {
-			found = append(found, problem{path: "flood.new_cases", what: fmt.Sprintf("%q cannot be counted", Rates{r}),
+	for _, one := range r {
+		if one.Per < time.Hour || one.N > store.MaxTally {
+			found = append(found, problem{path: path, what: fmt.Sprintf("%q cannot be counted", Rates{one}),
 				hint: fmt.Sprintf("write bounds of at most %d an hour (h) or a day (d), such as 100/h,500/d, or off", store.MaxTally)})
 		}
 	}

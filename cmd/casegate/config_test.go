@@ -269,6 +269,8 @@ func TestMistakes(t *testing.T) {
 			`c.yaml:10:3: routes: outbound mail has no way out / add {role: outbound, next_hop: smtp://HOST:25}`},
 		{"flood per minute", "", "flood: {new_cases: 100/m}",
 			`c.yaml:LAST:20: flood.new_cases: "100/m" cannot be counted / write bounds of at most 1000 an hour (h) or a day (d), such as 100/h,500/d, or off`},
+		{"too many to count", "", "flood: {answers: '30/h,2000/d'}",
+			`c.yaml:LAST:18: flood.answers: "2000/d" cannot be counted / write bounds of at most 1000 an hour (h) or a day (d), such as 100/h,500/d, or off`},
 		{"flood", "", "flood: {new_cases: 100}",
 			`c.yaml:LAST:20: flood.new_cases: "100" is not a rate / write such as "100/h,500/d", or off`},
 		{"on_unverified", "", "identity: {on_unverified: customer}",
@@ -383,7 +385,7 @@ func TestEnvironment(t *testing.T) {
 	want := defaults()
 	want.Hostname, want.DataDir, want.Console.Address = "env.example", "/var/lib/casegate", Endpoint{"tcp", "127.0.0.1:9"}
 	want.Limits.Recipients, want.Limits.MessageSize, want.Outbound.BCCCurrentUser = 7, 1<<20, true
-	want.CaseLog.FileTypes, want.Flood = []string{"eml", "pdf"}, Flood{}
+	want.CaseLog.FileTypes, want.Flood.NewCases = []string{"eml", "pdf"}, nil
 	want.Retry.Schedule, want.Retry.Expire = []Duration{Duration(time.Minute), Duration(2 * time.Minute)}, Duration(24*time.Hour)
 	want.Mailboxes = []Mailbox{{Address: "a@b.example", Queue: "general"}}
 	sameConfig(t, c, want)

@@ -63,6 +63,7 @@ type rigOptions struct {
 	strict            bool   // as serve is by default: no store in memory
 	listeners         string // further ones, a line each
 	routes            string // further ones, before these two, a line each
+	flood             string // default: no bounds
 	more              string // further settings, a line each
 }
 
@@ -99,10 +100,10 @@ routes:
 %s  - {role: inbound, next_hop: %q}
   - {role: outbound, next_hop: %q}
 console: {address: 127.0.0.1:0}
-flood: {new_cases: off}
+flood: %s
 retry: {schedule: [1s]}
 log: {format: json}
-%s`, o.hostname, o.data, o.listeners, o.mailbox, o.routes, o.inbound, o.outbound, o.more)
+%s`, o.hostname, o.data, o.listeners, o.mailbox, o.routes, o.inbound, o.outbound, cmp.Or(o.flood, "{new_cases: off, answers: off}"), o.more)
 	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -95,6 +95,7 @@ func settings(cfg *Config) resolver.Settings {
 	s.Ack, s.AckPerHour, s.AckPerDay = cfg.Ack == "on", 5, 20
 	s.OrphanCase, s.SubjectTag = cfg.OrphanAuto == "case", cfg.SubjectTag == "on"
 	s.FloodHour, s.FloodDay = cfg.Flood.NewCases.per(time.Hour), cfg.Flood.NewCases.per(24*time.Hour)
+	s.AnswersHour, s.AnswersDay = cfg.Flood.Answers.per(time.Hour), cfg.Flood.Answers.per(24*time.Hour)
 	for _, m := range cfg.Mailboxes {
 		s.Mailboxes = append(s.Mailboxes, resolver.Mailbox{Address: m.Address, Queue: m.Queue})
 	}
