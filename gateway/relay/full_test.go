@@ -45,3 +45,54 @@ func TestRoomAgain(t *testing.T) {
 		}
 	})
 }
+
+// TestFullForLongerThanALease: what was delivered and cannot be recorded is not
+// sent again, though its lease ends and it is claimed anew.
+func TestFullForLongerThanALease(t *testing.T) {
+	for _, full := range []time.Duration{62 * time.Minute, 3 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			m, p := newMemory(), newPeer(t, accept)
+			id, room := m.add(eml, time.Now(), "ana@x.example"), time.Now().Add(full)
+			m.settle = func() error {
+				if time.Now().Before(room) {
+					return store.ErrFull
+				}
+				return nil
+			}
+			_, stop := run(t, m, Options{Dial: p.Dial})
+			time.Sleep(full + 2*time.Hour)
+			stop()
+			d := m.get(id)
+			if _, mails := p.seen(); len(mails) != 1 || d.State != store.Delivered || len(d.Attempts) != 1 || d.Attempts[0].Ambiguous {
+				t.Errorf("%s: %d mails, %+v", full, len(mails), d)
+			}
+		})
+	}
+}
+
+// TestStoppedWhileFull: an outcome that could not be stored before the stop makes
+// what was claimed anew meanwhile ambiguous.
+func TestStoppedWhileFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, p := newMemory(), newPeer(t, accept, accept)
+		id, stopped := m.add(eml, time.Now(), "ana@x.example"), time.Now().Add(2*time.Hour)
+		failed := false
+		m.settle = func() error {
+			if failed {
+				return nil
+			}
+			failed = !time.Now().Before(stopped)
+			return store.ErrFull
+		}
+		opts := Options{Dial: p.Dial, Grace: time.Nanosecond}
+		_, stop := run(t, m, opts)
+		time.Sleep(time.Until(stopped))
+		stop()
+		_, stop = run(t, m, opts)
+		time.Sleep(time.Minute)
+		stop()
+		if d := m.get(id); d.State != store.Delivered || len(d.Attempts) != 2 || !d.Attempts[0].Ambiguous {
+			t.Errorf("%+v", d)
+		}
+	})
+}

@@ -181,11 +181,12 @@ func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Deliv
 			busy = r.inHand.take(d.ID)
 		}
 		if busy != nil {
-			// The clock jumped and ended its lease, or somebody made it due just
-			// when an attempt had been stored. What was claimed may be out of
-			// date by now: it goes back.
+			// Its lease ended, for the clock jumped or the outcome could not be
+			// stored; or somebody made it due just when an attempt had been
+			// stored. What was claimed may be out of date by now: it goes back.
 			r.work.Go(func() {
 				<-busy
+				j.untouched(r.now())
 				r.settle(work, j)
 				r.Wake()
 			})

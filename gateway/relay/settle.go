@@ -188,8 +188,9 @@ func days(d time.Duration) string {
 
 // settle stores what came of jobs. A crash before it returns brings the
 // deliveries back as Interrupted; so does giving up here, which happens only
-// when stopping or once the lease is over. Until then the worker stays: what
-// cannot be recorded must not go on being sent.
+// when stopping. Until then the worker stays, however long the store fails: what
+// cannot be recorded must not go on being sent, and what is in hand is not begun
+// again when its lease ends.
 func (r *Relay) settle(ctx context.Context, jobs ...*job) bool {
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
 		err := r.record(context.WithoutCancel(ctx), jobs)
@@ -200,7 +201,7 @@ func (r *Relay) settle(ctx context.Context, jobs ...*job) bool {
 		if errors.Is(err, store.ErrNotFound) && len(jobs) > 1 {
 			return r.settleEach(ctx, jobs)
 		}
-		if errors.Is(err, store.ErrNotFound) || ctx.Err() != nil || time.Now().After(jobs[0].lease) {
+		if errors.Is(err, store.ErrNotFound) || ctx.Err() != nil {
 			return false
 		}
 		wait(ctx, nil, pause)
