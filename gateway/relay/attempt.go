@@ -187,15 +187,19 @@ func (r *Relay) try(ctx, work context.Context, j *job, g group) (t trial) {
 }
 
 // visit tries a group at one next hop, when there is room for it. It says how
-// long its turn takes to come, if that is too long to wait for.
+// long its turn takes to come, if that is too long to wait for. Who waits for a
+// next hop that no route leads to any more goes back, as when stopping.
 func (r *Relay) visit(ctx, work context.Context, j *job, h *hop, g group) (v visit, wait time.Duration, begun bool) {
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	defer context.AfterFunc(h.used, leave)()
 	if _, err := h.state(); err == nil { // one that is down needs no turn
 		if wait, err := h.pass(ctx); err != nil || wait > 0 {
 			return v, wait, false
 		}
 	}
 	if h.acquire(ctx) != nil {
-		return v, 0, false // stopping
+		return v, 0, false
 	}
 	defer h.release()
 	if time.Until(j.lease) < r.opts.Lease/2 {
@@ -206,7 +210,7 @@ func (r *Relay) visit(ctx, work context.Context, j *job, h *hop, g group) (v vis
 	defer cancel(nil)
 	defer context.AfterFunc(ctx, func() { cancel(errStopping) })()
 	v.verdicts = r.hand(reach, work, &j.d, h, g)
-	// Stopping, nobody waits for a session to open.
+	// Nobody waits for a session to open then.
 	stopped := errors.Is(context.Cause(reach), errStopping) && !slices.ContainsFunc(v.verdicts, func(v verdict) bool { return !v.unreached })
 	return v, 0, !stopped
 }

@@ -38,6 +38,8 @@ type hop struct {
 	slots chan struct{} // one token for each connection in use
 	probe chan struct{} // held by the one who tries a hop that was down
 	quits sync.WaitGroup
+	used  context.Context // ends when no route leads here any more
+	end   context.CancelFunc
 
 	mu     sync.Mutex
 	idle   []*conn // the longest unused first
@@ -58,7 +60,9 @@ type hop struct {
 }
 
 func newHop(r *Relay, s hopSettings) *hop {
-	return &hop{hopSettings: s, r: r, lane: s.key(), slots: make(chan struct{}, s.limit), probe: make(chan struct{}, 1)}
+	h := &hop{hopSettings: s, r: r, lane: s.key(), slots: make(chan struct{}, s.limit), probe: make(chan struct{}, 1)}
+	h.used, h.end = context.WithCancel(context.Background())
+	return h
 }
 
 // longestTurn is how long a delivery waits for its turn where the rate is
@@ -245,8 +249,10 @@ func (h *hop) reap() {
 	}
 }
 
-// close ends all unused sessions and keeps none from now on.
+// close ends all unused sessions and keeps none from now on. Who waits for one
+// goes back.
 func (h *hop) close() {
+	h.end()
 	h.mu.Lock()
 	for _, c := range h.idle {
 		h.leave(c)

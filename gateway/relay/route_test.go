@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 	"unicode"
 
 	"github.com/casegate/casegate/store"
@@ -183,5 +185,42 @@ func TestAddresses(t *testing.T) {
 		if sendable(s) != want {
 			t.Errorf("%q: %v", s, !want)
 		}
+	}
+}
+
+// TestReloadMendsWhatHangs: with new routes mail does not wait for those before it
+// at a next hop that is in them no more, be it slow or silent.
+func TestReloadMendsWhatHangs(t *testing.T) {
+	for _, script := range []string{
+		"A:", // no greeting
+		hello + eight + "C: MAIL*\nA:",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, hangs := newMemory(), newPeer(t, script)
+			good := newPeer(t, hello+eight+strings.Repeat(mail1+data, 100))
+			var ids []store.ID
+			for range 200 {
+				ids = append(ids, m.add(eml, time.Now(), "ana@x.example"))
+			}
+			r, stop := run(t, m, Options{
+				Dial:   dialers(map[string]*peer{"127.0.0.1:1": hangs, "127.0.0.1:2": good}),
+				Routes: []Route{{Role: "outbound", NextHop: "smtp://127.0.0.1:1"}},
+			})
+			time.Sleep(time.Minute)
+			if err := r.SetRoutes([]Route{{Role: "outbound", NextHop: "smtp://127.0.0.1:2"}}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Second)
+			left := 0
+			for _, id := range ids {
+				if d := m.get(id); d.State != store.Delivered {
+					left++
+				}
+			}
+			stop()
+			if most := strings.Count(script, "MAIL") * 10; left != most {
+				t.Errorf("%d wait, %d of them at the old next hop", left, most)
+			}
+		})
 	}
 }

@@ -154,7 +154,8 @@ func (r *Relay) Lane(d *store.Delivery) (lane string) {
 }
 
 // SetRoutes replaces the routes. Attempts under way end as they began; each
-// later one goes by the new routes. On error the old ones stay.
+// later one goes by the new routes, and so does what waits for a session with a
+// next hop that is not in them. On error the old ones stay.
 func (r *Relay) SetRoutes(routes []Route) error {
 	r.swap.Lock()
 	defer r.swap.Unlock()
