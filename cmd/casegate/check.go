@@ -9,7 +9,6 @@ import (
 	"net"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/casegate/casegate/gateway/relay"
 	"github.com/casegate/casegate/store"
@@ -165,9 +164,7 @@ func (c *checker) hops(ctx context.Context) {
 		} else {
 			seen[key] = true
 		}
-		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 		list, err := r.Probe(ctx, rt, m.sender, m.recipient)
-		cancel()
 		if err != nil {
 			c.add(foundHop, "error", "see routes", "%v", err)
 		}
@@ -181,13 +178,13 @@ func (c *checker) hops(ctx context.Context) {
 func (c *checker) probed(p relay.Probed, to string) {
 	name := p.NextHop
 	if p.Stage == relay.StageConnect {
-		c.add(foundHop, "warning", "mail for it waits in the outbox until it answers", "next hop %s: %v", name, p.Err)
+		c.add(foundHop, "warning", "mail for it waits in the outbox until it answers; see whether smtp, smtps or lmtp is right", "next hop %s: %v", name, p.Err)
 		return
 	}
 	c.ok(foundHop, "next hop %s answers", name)
 	switch {
 	case p.Stage == relay.StageTLS:
-		c.add(foundTLS, "warning", "mail for it waits in the outbox; see tls, tls_pin and tls_ca", "next hop %s: %v", name, p.Err)
+		c.add(foundTLS, "warning", "mail for it waits in the outbox; see tls, tls_pin and tls_ca, and whether smtp or smtps is right", "next hop %s: %v", name, p.Err)
 		return
 	case p.TLS != nil:
 		c.ok(foundTLS, "next hop %s: %s, certificate of %s %s, key %s", name, p.TLS.Version, p.TLS.Peer, p.TLS.Trust, p.TLS.Pin)
@@ -202,7 +199,7 @@ func (c *checker) probed(p relay.Probed, to string) {
 		c.ok(foundSignIn, "next hop %s lets us sign in", name)
 	}
 	if p.Err != nil {
-		c.add(foundTakes, "warning", "the next hop must take mail from this machine for that address", "next hop %s does not take mail for %s: %v", name, to, p.Err)
+		c.add(foundTakes, "warning", "the next hop must take mail from this machine for that address; see tls and auth if it asks for them", "next hop %s does not take mail for %s: %v", name, to, p.Err)
 	} else {
 		c.ok(foundTakes, "next hop %s takes mail for %s", name, to)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/casegate/casegate/store"
 )
@@ -64,9 +65,21 @@ func (r *Relay) Probe(ctx context.Context, rt Route, from, to string) ([]Probed,
 	return list, nil
 }
 
+// probeTime is how long a look at one next hop takes at most.
+const probeTime = 30 * time.Second
+
+var errMute = fmt.Errorf("no answer within %v", probeTime)
+
 // look looks at one next hop.
-func (r *Relay) look(ctx context.Context, h *hop, from, to string) Probed {
-	p := Probed{NextHop: h.name, Mode: h.mode}
+func (r *Relay) look(ctx context.Context, h *hop, from, to string) (p Probed) {
+	ctx, cancel := context.WithTimeoutCause(ctx, probeTime, errMute)
+	defer cancel()
+	p = Probed{NextHop: h.name, Mode: h.mode}
+	defer func() {
+		if p.Err != nil && ctx.Err() != nil { // it was us who closed the connection
+			p.Err = context.Cause(ctx)
+		}
+	}()
 	c, err := r.connect(ctx, h)
 	if err != nil {
 		p.Stage, p.Err = StageConnect, err
