@@ -36,12 +36,15 @@ func (p pipeline) announce(ctx context.Context, v handover, m store.Message, rep
 	if p.Logger == nil || !p.Logger.Enabled(ctx, slog.LevelInfo) {
 		return
 	}
-	where := slog.Uint64("case", m.Case)
-	if m.Exception != "" {
+	var where slog.Attr // none: it is on no case
+	switch {
+	case m.Exception != "":
 		where = slog.String("exception", m.Exception)
+	case m.Case != 0:
+		where = slog.Uint64("case", m.Case)
 	}
 	list := [...]slog.Attr{
-		slog.String("id", m.ID.String()), where, slog.String("rules", strings.Join(m.Decision.Rules, " ")),
+		slog.String("message", m.ID.String()), where, slog.String("rules", strings.Join(m.Decision.Rules, " ")),
 		slog.String("listener", v.env.Listener), slog.String("peer", v.env.PeerName), slog.Int64("size", v.env.Body.Size),
 		slog.Float64("ms", float64(took.Microseconds())/1000), slog.Bool("repeats", repeats),
 	}

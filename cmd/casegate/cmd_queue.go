@@ -101,6 +101,7 @@ func (p *program) queueDrop() *cobra.Command {
 	c := p.queueAct("drop", "Give mail up", `Give mail up. It stays in the archive, and the row stays in state failed. Nobody
 is told, unless --bounce sends a delivery report to who submitted it.`)
 	c.Flags().BoolVar(&bounce, "bounce", false, "tell who submitted it")
+	c.Example = "  casegate queue drop 0192f3c1-… --reason \"wrong address\"\n  casegate queue drop --case 1042 --reason \"sent by mistake\" --bounce"
 	return c
 }
 
@@ -120,7 +121,10 @@ func (p *program) queueAct(name, short, long string) *cobra.Command {
 				}
 			}
 			selected := s.Case != 0 || s.Address != "" || state != ""
-			if selected == (len(args) > 0) {
+			if selected && len(args) > 0 {
+				return usage("write either the ids or what selects them", "%s has ids and a selection", c.CommandPath())
+			}
+			if !selected && len(args) == 0 {
 				return usage("write "+c.CommandPath()+" ID, or --case, --state or --address", "%s needs the ids of deliveries, or what selects them", c.CommandPath())
 			}
 			if state != "" {
@@ -143,7 +147,7 @@ func (p *program) queueAct(name, short, long string) *cobra.Command {
 	c.Flags().Uint64Var(&s.Case, "case", 0, "deliveries of case `N`")
 	c.Flags().StringVar(&state, "state", "", "deliveries that are `queued|held|failed`")
 	c.Flags().StringVar(&s.Address, "address", "", "deliveries to this `ADDRESS`")
-	c.Flags().StringVar(&s.Reason, "reason", "", "`TEXT` for the log")
+	c.Flags().StringVar(&s.Reason, "reason", "", "why, in a `TEXT` for the log")
 	return o.flags(c, false)
 }
 

@@ -25,7 +25,7 @@ func TestQueueActs(t *testing.T) {
 		{"retry " + id, 1, "is held"},
 		{"release --case 1", 0, "release: 1 delivery"},
 		{"release", 2, "needs the ids of deliveries, or what selects them"},
-		{"release " + id + " --case 1", 2, "needs the ids of deliveries, or what selects them"},
+		{"release " + id + " --case 1", 2, "has ids and a selection"},
 		{"hold --state waiting", 2, `"waiting" is not a value for --state`},
 		{"flush", 0, "flush: 1 delivery"},
 		{"drop " + id, 2, "needs --reason"},

@@ -211,12 +211,19 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("peer: %q", peer)
 	}
 	n, _ := strconv.ParseFloat(number, 64)
-	same(t, "the line of a message", line, map[string]any{"level": "INFO", "msg": "accepted", "id": id, "case": n, "rules": line["rules"],
+	same(t, "the line of a message", line, map[string]any{"level": "INFO", "msg": "accepted", "message": id, "case": n, "rules": line["rules"],
 		"listener": "inbound", "peer": peer, "size": float64(len(mail)), "ms": line["ms"]})
 	same(t, "rules", strings.Contains(line["rules"].(string), "I26"), true)
 	same(t, "a copy", g.await("accepted", 2)["repeats"], any(true))
-	same(t, "its delivery", g.await("delivery attempt", 1)["message"], any(id))
-	same(t, "an exception", g.await("accepted", 4)["exception"], any("orphan-auto-reply"))
+	attempt := g.await("delivery attempt", 1)
+	same(t, "its delivery", attempt["message"], any(id))
+	same(t, "the case of its delivery", attempt["case"], any(n))
+	if ms, ok := attempt["ms"].(float64); !ok || ms <= 0 || ms > 60_000 {
+		t.Errorf("ms of an attempt: %v", attempt["ms"])
+	}
+	exception := g.await("accepted", 4)
+	same(t, "an exception", exception["exception"], any("orphan-auto-reply"))
+	same(t, "the case of an exception", exception["case"], nil)
 	for _, where := range []string{text, g.log.String()} {
 		if i := strings.Index(strings.ToLower(where), "canary"); i >= 0 {
 			t.Errorf("a canary sings: %.200s", where[max(0, i-100):])

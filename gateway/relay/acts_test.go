@@ -1,8 +1,10 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -140,6 +142,25 @@ func TestRetryForgetsThatAHopWasDown(t *testing.T) {
 		stop()
 		if d := m.get(id); d.State != store.Delivered {
 			t.Errorf("%+v", d)
+		}
+	})
+}
+
+// TestLogTellsOfTheEnd: of a time when a next hop was down, once.
+func TestLogTellsOfTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, p := newMemory(), newPeer(t, accept)
+		p.set(context.DeadlineExceeded)
+		m.add(eml, time.Now(), "ana@x.example")
+		var mu sync.Mutex
+		var logged bytes.Buffer
+		_, stop := run(t, m, Options{Dial: p.Dial, Logger: newLogger(&mu, &logged)})
+		time.Sleep(time.Second)
+		p.set(nil)
+		time.Sleep(time.Hour)
+		stop()
+		if down, up, _ := strings.Cut(logged.String(), "next hop is up again"); !strings.Contains(down, "next hop is down") || !strings.Contains(up, "state=delivered") || strings.Contains(up, "next hop is") {
+			t.Errorf("%s", logged.String())
 		}
 	})
 }

@@ -192,7 +192,10 @@ func (h *hop) note(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err == nil {
-		h.fails = 0
+		if !h.since.IsZero() {
+			h.r.opts.Logger.Info("next hop is up again", "next_hop", h.name, "down_since", h.since)
+		}
+		h.fails, h.since = 0, time.Time{}
 		return
 	}
 	now := h.r.now()

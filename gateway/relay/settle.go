@@ -295,11 +295,15 @@ func (r *Relay) tell(j *job) {
 	if d.State != store.Delivered {
 		level = slog.LevelWarn
 	}
+	var on slog.Attr // none: it is on no case
+	if d.Case != 0 {
+		on = slog.Uint64("case", d.Case)
+	}
 	for _, a := range j.made {
 		r.opts.Logger.LogAttrs(context.Background(), level, "delivery attempt",
-			slog.Any("delivery", d.ID), slog.Any("message", d.Message), slog.Uint64("case", d.Case),
+			slog.Any("delivery", d.ID), slog.Any("message", d.Message), on,
 			slog.String("next_hop", a.NextHop), slog.String("result", a.Result), slog.String("status", status(a.Reply)),
-			slog.Bool("ambiguous", a.Ambiguous), slog.String("state", string(d.State)), slog.Duration("took", time.Since(j.begun)))
+			slog.Bool("ambiguous", a.Ambiguous), slog.String("state", string(d.State)), slog.Float64("ms", float64(time.Since(j.begun).Microseconds())/1000))
 	}
 	if j.report != (store.ID{}) {
 		r.opts.Logger.Info("delivery report written", "delivery", d.ID, "message", d.Message, "report", j.report)
