@@ -30,6 +30,7 @@ type job struct {
 	made    []store.Attempt       // to be recorded
 	last    map[int]store.Attempt // those of them that were the last for a recipient
 	tried   bool                  // else it goes back as it is
+	mixed   bool                  // for several next hops
 	full    bool                  // some of the recipients found no room at their next hop
 	back    time.Time             // when to come again, of one that goes back; zero: as before
 	stuck   []int                 // recipients for whom trying again is no use before somebody acts
@@ -69,9 +70,9 @@ func (t *table) plan(d store.Delivery, lease time.Time) *job {
 // none, though there are some.
 func (j *job) admit(share int) bool {
 	all := j.groups
-	j.groups = nil
+	j.groups, j.mixed = nil, len(all) > 1
 	for _, g := range all {
-		if g.hops[0].admit(share) {
+		if g.hops[0].admit(share, j.mixed) {
 			j.groups = append(j.groups, g)
 		} else {
 			j.full = true
@@ -113,7 +114,7 @@ func (r *Relay) attempt(ctx, work context.Context, j *job) (made []store.Attempt
 	var others sync.WaitGroup
 	for i, g := range j.groups {
 		try := func() {
-			defer g.hops[0].finish()
+			defer g.hops[0].finish(j.mixed)
 			tried[i] = r.try(ctx, work, j, g)
 		}
 		if i == len(j.groups)-1 {

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -224,6 +225,53 @@ func TestDeadForOthers(t *testing.T) {
 			}
 		}
 		return true
+	})
+}
+
+// TestForTwoThatAreBusy: mail for two next hops leaves though much waits for each
+// of them that came before, and a third has room.
+func TestForTwoThatAreBusy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, by := newBacklog(t), map[string]*peer{}
+		for address, takes := range map[string]string{"127.0.0.1:1": "7300ms", "127.0.0.1:2": "11700ms"} {
+			by[address] = newPeer(t, hello+eight+strings.Repeat("C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA\nS: 354 go\nD:\nW: "+takes+"\nS: 250 ok\n", 100))
+		}
+		var mu sync.Mutex
+		var before []int // how many had left when one for both did
+		left := 0
+		r := b.relay(Options{
+			Dial: dialers(by),
+			Routes: []Route{
+				{Role: "inbound", NextHop: "smtp://127.0.0.1:3"},
+				{Role: "outbound", Recipient: "one.example", NextHop: "smtp://127.0.0.1:1"},
+				{Role: "outbound", NextHop: "smtp://127.0.0.1:2"},
+			},
+			Events: func(e Event) {
+				mu.Lock()
+				defer mu.Unlock()
+				if left++; len(e.Delivery.Recipients) == 2 && e.Delivery.State == store.Delivered {
+					before = append(before, left)
+				}
+			},
+		})
+		b.fill(r, 300, "ana%d@one.example")
+		b.fill(r, 300, "ana%d@two.example")
+		stop := start(r)
+		time.Sleep(time.Minute)
+		d := archive(t, b.st, eml, "ben@one.example")
+		d.Recipients = append(d.Recipients, store.Recipient{Address: "ben@two.example", State: store.Queued})
+		if err := b.st.Update(t.Context(), func(tx store.Tx) error { return tx.Enqueue(d) }); err != nil {
+			t.Fatal(err)
+		}
+		r.Wake()
+		time.Sleep(time.Hour)
+		stop()
+		if counts := b.outbox(); len(counts) > 0 || len(before) != 1 || before[0] > 300 {
+			t.Errorf("it left after %d of 600; left in the outbox: %v", before, counts)
+		}
+		if err := b.st.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 }
 

@@ -53,6 +53,7 @@ type hop struct {
 	oneByOne bool // it offers PIPELINING and doesn't mean it
 
 	load   int       // deliveries claimed for it
+	mixed  int       // those of them that are for other next hops too
 	share  int       // how many there may be
 	full   bool      // it had its share, and hasn't done with enough of it
 	asked  bool      // there was no room for more
@@ -280,13 +281,15 @@ func (h *hop) room(share int) (n int, turn time.Duration) {
 	return max(0, n), turn
 }
 
-// most is how many deliveries there may be: few where they are only put off, for
-// the commits that this takes keep others waiting.
+// most is how many deliveries there may be by what waits in the lane: few where
+// they are only put off, for the commits that this takes keep others waiting. A
+// little of the share is left to mail for several next hops, which waits in no
+// lane and would hardly ever meet a free place.
 func (h *hop) most() int {
 	if h.fails > 0 && h.r.now().Before(h.until) {
 		return max(1, h.share/8)
 	}
-	return h.share
+	return h.share - (h.share+4)/8
 }
 
 // free: once full, the hop is so until a quarter of its load is done with, so
@@ -309,24 +312,33 @@ func (h *hop) free() (n int, turn time.Duration) {
 	return min(n, max(1, int((longestTurn-max(0, wait)).Seconds()*h.rate))), turn
 }
 
-// admit counts a delivery in, unless the hop has its share already.
-func (h *hop) admit(share int) bool {
+// admit counts a delivery in, unless the hop has its share already; of mixed
+// ones, which are for other next hops too, half of it: the lane must not wait
+// until there are none.
+func (h *hop) admit(share int, mixed bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.share = share; h.load >= share {
 		h.full = true
 		return false
 	}
-	h.load++
-	h.full = h.load >= share
+	if mixed && h.mixed >= max(1, share/2) {
+		return false
+	}
+	if h.load++; mixed {
+		h.mixed++
+	}
+	h.full = h.load >= h.most()
 	return true
 }
 
 // finish counts a delivery out, and tells the dispatcher if that makes room.
-func (h *hop) finish() {
+func (h *hop) finish(mixed bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.load--
+	if h.load--; mixed {
+		h.mixed--
+	}
 	h.full = h.full && h.load > h.most()*3/4
 	if n, turn := h.free(); h.asked && (n > 0 || turn >= 0) {
 		h.asked = false
