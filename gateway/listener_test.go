@@ -17,6 +17,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // testHandler keeps what it accepts and counts what it must give back.
@@ -262,13 +264,10 @@ func TestConnectionCaps(t *testing.T) {
 	from3().expect("421 4.7.0 Too many connections, ")
 	first.do("QUIT", "221")
 	first.gone()
-	for range 100 { // the place is free once the session is gone
-		if got, _ := from3().reply(); strings.HasPrefix(got, "220") {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Error("no connection after another has ended")
+	testbed.Until(t, "the place of the session that is gone is free", func() bool {
+		got, _ := from3().reply()
+		return strings.HasPrefix(got, "220")
+	})
 }
 
 func TestUnixSocket(t *testing.T) {

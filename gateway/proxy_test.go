@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // proxyV2Header is a header of version 2.
@@ -143,13 +145,10 @@ func TestProxyFacts(t *testing.T) {
 	}
 	c.do("QUIT", "221")
 	c.gone()
-	for range 100 {
-		if got, _ := via(seven).reply(); strings.HasPrefix(got, "220") {
-			return
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-	t.Error("no connection after another has ended")
+	testbed.Until(t, "the place of the session that is gone is free", func() bool {
+		got, _ := via(seven).reply()
+		return strings.HasPrefix(got, "220")
+	})
 }
 
 // TestProxyIsAPeer: the header is taken from listed proxies only, and the client

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 )
 
@@ -162,13 +163,7 @@ func TestSharedSeats(t *testing.T) {
 	}
 	first.do("QUIT", "221")
 	first.gone()
-	for range 500 {
-		if one.Connections() == 0 {
-			greeted(t, two)
-			dial(t, one).expect("421 4.7.0 Too many connections from your address")
-			return
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	t.Error("the first connection is not forgotten")
+	testbed.Until(t, "the first connection is forgotten", func() bool { return one.Connections() == 0 })
+	greeted(t, two)
+	dial(t, one).expect("421 4.7.0 Too many connections from your address")
 }

@@ -216,7 +216,7 @@ func TestEarlyTalkerUnderTLS(t *testing.T) {
 // TestCertificateRenewed: new files count at the next handshake; a pair that
 // doesn't match leaves the old one in use and is logged once.
 func TestCertificateRenewed(t *testing.T) {
-	var log lockedBuffer
+	var log testbed.Buffer
 	p := newTLS(t, slog.New(slog.NewTextHandler(&log, nil)))
 	l := listen(t, &testHandler{}, func(o *ListenerOptions) { o.TLSMode, o.TLS = TLSImplicit, p.server })
 	serial := func() *big.Int {
@@ -260,23 +260,6 @@ func TestCertificateRenewed(t *testing.T) {
 	if strings.Contains(log.String(), "PRIVATE KEY") {
 		t.Error("the key is in the log")
 	}
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.Write(p)
-}
-
-func (b *lockedBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Buffer.String()
 }
 
 func TestLoadTLSFails(t *testing.T) {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 const (
@@ -207,7 +209,7 @@ func TestControlsInCommands(t *testing.T) {
 		"EHLO c%s.test", "HELO c%s.test", "MAIL FROM:<a%s@b.test>", "MAIL FROM:<a@b.test> ENVID=x%sy", "MAIL FROM:<a@b.test>%s", "RCPT TO:<c@d%s.test>",
 		"RCPT TO:<c@d.test> ORCPT=rfc822;c%s@d.test", "RCPT TO:<c@d.test> NOTIFY=%sNEVER", "MAIL FROM:<a@b.test> ENVID=x+%s", "RCPT TO:<c@d.test> ORCPT=rfc822;c+%s@d.test", "VRFY %s", "NOOP %s", "RSET%s", "XFORWARD NAME=%s", "XCLIENT HELO=%s", "AUTH PLAIN %s", "STARTTLS %s", "FOO%s", "%s",
 	}
-	var log lockedBuffer
+	var log testbed.Buffer
 	h := &testHandler{}
 	s := newStage(t, h, func(o *ListenerOptions) {
 		o.XForward, o.XClient, o.Authenticator, o.AuthWithoutTLS = true, true, desk, true

@@ -45,15 +45,7 @@ func TestXForwardFromPostfix(t *testing.T) {
 	c.do("RCPT TO:<c@d.test>", "250")
 	c.do("DATA", "354")
 	c.do("Subject: hi\r\n\r\nhi\r\n.", "250")
-	for range 500 {
-		if len(h.got()) > 0 {
-			break
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	if len(h.got()) == 0 {
-		t.Fatal("nothing came")
-	}
+	testbed.Until(t, "Postfix has handed it on", func() bool { return len(h.got()) > 0 })
 	env := h.got()[0].env
 	got := env.Client
 	if got.Ident == "" || got.Source == "" {

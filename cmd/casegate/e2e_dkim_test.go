@@ -8,12 +8,12 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
 
 	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // keyring is what a site publishes of its keys, on a real DNS server.
@@ -166,19 +166,15 @@ func TestDKIMOverRestart(t *testing.T) {
 // tried waits until so many attempts at deliveries were made.
 func (g *gate) tried(attempts int) {
 	g.t.Helper()
-	for range 1000 {
+	testbed.Until(g.t, fmt.Sprintf("%d attempts are made", attempts), func() bool {
 		var rows []struct{ Attempts []any }
 		g.json(&rows, "queue", "list")
 		n := 0
 		for _, r := range rows {
 			n += len(r.Attempts)
 		}
-		if n >= attempts {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	g.t.Fatal("no attempt was made")
+		return n >= attempts
+	})
 }
 
 // TestDKIMReload: new keys count from the next message on; with one that cannot

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // The next hop of the end-to-end tests, which keeps every byte it gets, and
@@ -155,7 +157,7 @@ func (s *hopSession) Data(r io.Reader) error {
 // tap keeps what a connection brings in.
 type tap struct {
 	net.Conn
-	in lockedBuffer
+	in testbed.Buffer
 }
 
 type tapped struct{ net.Listener }

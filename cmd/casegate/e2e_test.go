@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // What the end-to-end tests share: casegate as a process of its own (gate), and
@@ -52,7 +54,7 @@ type gate struct {
 	dir     string // holds casegate.yaml, data/, and run/ with lmtp.sock
 	cmd     *exec.Cmd
 	exited  chan error
-	log     lockedBuffer
+	log     testbed.Buffer
 	at      map[string]string // address by listener
 	last    string            // what newest returned
 }
@@ -290,13 +292,7 @@ func (g *gate) count(args ...string) int {
 // settle waits until the outbox has nothing left to do.
 func (g *gate) settle() {
 	g.t.Helper()
-	for range 500 {
-		if g.count("queue", "list", "--state", "queued") == 0 {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	g.t.Fatalf("the outbox does not empty:\n%s", g.run("queue", "list", "--bcc"))
+	testbed.Until(g.t, "the outbox is empty", func() bool { return g.count("queue", "list", "--state", "queued") == 0 })
 }
 
 // The records as design.md §5 names them.
@@ -368,30 +364,6 @@ func (m shownMessage) linked() []string {
 	}
 	slices.Sort(list)
 	return list
-}
-
-// lockedBuffer is a bytes.Buffer for several goroutines.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *lockedBuffer) Reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b.Reset()
 }
 
 func hexSum(b []byte) string {

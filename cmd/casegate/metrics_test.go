@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/gateway"
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 	"github.com/casegate/casegate/store/bolt"
 )
@@ -62,14 +63,12 @@ func (g *gate) lines(msg string) (list []map[string]any) {
 // await waits until the log has n lines with a message, and returns the last.
 func (g *gate) await(msg string, n int) map[string]any {
 	g.t.Helper()
-	for range 1000 {
-		if list := g.lines(msg); len(list) >= n {
-			return list[n-1]
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	g.t.Fatalf("the log has no %d lines %q:\n%s", n, msg, g.log.String())
-	return nil
+	var list []map[string]any
+	testbed.Until(g.t, fmt.Sprintf("the log has %d lines %q", n, msg), func() bool {
+		list = g.lines(msg)
+		return len(list) >= n
+	})
+	return list[n-1]
 }
 
 // sample is the value of one series; -1: there is none.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 	"github.com/casegate/casegate/store/bolt"
@@ -39,7 +40,7 @@ type stage struct {
 	daemon   *daemon
 	api      *client
 	clock    *sceneClock
-	log      lockedBuffer
+	log      testbed.Buffer
 	people   *outsideDirectory
 	dns      *dnsServer
 	asked    int // questions of the DNS when a scene last looked

@@ -157,7 +157,7 @@ func TestSignInWithToken(t *testing.T) {
 			send := func() store.Delivery {
 				id := m.add(eml, time.Now(), "ana@x.example")
 				r.Wake()
-				until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
+				testbed.Until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
 				return m.get(id)
 			}
 			for range 3 {

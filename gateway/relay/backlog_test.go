@@ -17,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 	"github.com/casegate/casegate/store/bolt"
 )
@@ -218,7 +219,7 @@ func TestDeadForOthers(t *testing.T) {
 		{Role: "outbound", NextHop: hanging(t)},
 	}})
 	defer stop()
-	until(t, "all have reached who can be reached", func() bool {
+	testbed.Until(t, "all have reached who can be reached", func() bool {
 		for i := range 60 {
 			if len(good.got(fmt.Sprintf("ana%d@good.example", i))) != 1 {
 				return false
@@ -318,7 +319,7 @@ func TestBacklogDrains(t *testing.T) {
 	b.open()
 	r = b.relay(o)
 	stop = start(r)
-	until(t, "the first after the restart has left", func() bool { return settled.Load() > before })
+	testbed.Until(t, "the first after the restart has left", func() bool { return settled.Load() > before })
 	resumed := time.Since(began)
 	<-all
 	stop()

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 	"github.com/casegate/casegate/store/bolt"
 )
@@ -104,7 +105,7 @@ func TestOnBolt(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := start(r)
-	until(t, "all are delivered", func() bool {
+	testbed.Until(t, "all are delivered", func() bool {
 		for id := range mails {
 			if load(t, st, id).State != store.Delivered {
 				return false

@@ -29,7 +29,7 @@ func TestDovecotAsNextHop(t *testing.T) {
 	arrives := func(t *testing.T, eml string) {
 		t.Helper()
 		taken++
-		until(t, "it is in ana's mailbox", func() bool { return len(s.Mailbox("ana")) == taken })
+		testbed.Until(t, "it is in ana's mailbox", func() bool { return len(s.Mailbox("ana")) == taken })
 		for _, got := range s.Mailbox("ana") {
 			if kept(got) == eml {
 				return
@@ -83,9 +83,9 @@ func TestDovecotAsNextHop(t *testing.T) {
 			m.add(letter, time.Now(), "ben@x.example")
 		}
 		_, stop := run(t, m, Options{Routes: []Route{{Role: "outbound", NextHop: "lmtp://" + s.LMTPSocket, MaxConnections: 1}}})
-		until(t, "all are in ben's mailbox", func() bool { return len(s.Mailbox("ben")) == mails })
+		testbed.Until(t, "all are in ben's mailbox", func() bool { return len(s.Mailbox("ben")) == mails })
 		stop()
-		until(t, "Dovecot has seen the end", func() bool {
+		testbed.Until(t, "Dovecot has seen the end", func() bool {
 			return strings.Count(s.Log(), ": Disconnect from") == strings.Count(s.Log(), ": Connect from")
 		})
 		if n := strings.Count(s.Log(), ": Connect from") - before; n != 1 {

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"testing/iotest"
 	"time"
 
@@ -288,14 +287,4 @@ func (r memoryReader) Header(id store.ID, _ store.As) ([]byte, []store.Apart, er
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
 	return []byte(r.m.mails[id].header), nil, nil
-}
-
-// until waits until cond holds, in real or in virtual time.
-func until(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited too long until %s", what)
-		}
-	}
 }

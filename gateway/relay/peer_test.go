@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 )
 
@@ -198,7 +199,7 @@ func attempt(t *testing.T, rt Route, eml string, edit func(*store.Delivery), to 
 	rt.Role = "outbound"
 	_, stop := run(t, m, Options{Routes: []Route{rt}})
 	defer stop()
-	until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
+	testbed.Until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
 	return m.get(id)
 }
 

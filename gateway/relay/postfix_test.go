@@ -41,7 +41,7 @@ func TestPostfixAsNextHop(t *testing.T) {
 	}
 	arrives := func(t *testing.T, to, eml string) {
 		t.Helper()
-		until(t, "Postfix has handed it on to "+to, func() bool { return len(world.got(to)) > 0 })
+		testbed.Until(t, "Postfix has handed it on to "+to, func() bool { return len(world.got(to)) > 0 })
 		if got := world.got(to); len(got) != 1 || behindReceived(string(got[0])) != eml {
 			t.Errorf("%s got %d mails, not just the one sent of %d octets: %.300q", to, len(got), len(eml), got[0])
 		}
@@ -114,7 +114,7 @@ func TestPostfixAsNextHop(t *testing.T) {
 		if d.State != store.Delivered {
 			t.Errorf("%+v", d)
 		}
-		until(t, "Postfix tries to hand it on", func() bool { return strings.Contains(s.Log(), "to=<dörte@y.example>") }) // our sink knows no such ORCPT
+		testbed.Until(t, "Postfix tries to hand it on", func() bool { return strings.Contains(s.Log(), "to=<dörte@y.example>") }) // our sink knows no such ORCPT
 	})
 	t.Run("a next hop that lacks it", func(t *testing.T) {
 		rt := route("smtp", s.Bare, "password")
@@ -141,7 +141,7 @@ func TestPostfixAsNextHop(t *testing.T) {
 		if d.State != store.Failed || !strings.Contains(d.Recipients[0].Reply, "octets, the next hop takes 30000000") {
 			t.Errorf("%+v", d)
 		}
-		until(t, "Postfix has seen the end of it", func() bool { return strings.Count(s.Log(), "disconnect from") > before })
+		testbed.Until(t, "Postfix has seen the end of it", func() bool { return strings.Count(s.Log(), "disconnect from") > before })
 		if strings.Contains(s.Log(), "too large") {
 			t.Error("it was sent all the same")
 		}
@@ -160,7 +160,7 @@ func TestPostfixAsNextHop(t *testing.T) {
 			arrives(t, fmt.Sprintf("row%d@y.example", i), letter)
 		}
 		stop()
-		until(t, "Postfix has counted", func() bool {
+		testbed.Until(t, "Postfix has counted", func() bool {
 			return strings.Contains(s.Log(), fmt.Sprintf("ehlo=2 starttls=1 auth=1 mail=%d rcpt=%[1]d data=%[1]d quit=1", mails))
 		})
 		if n := strings.Count(s.Log(), "]: connect from") - before; n != 1 {

@@ -187,19 +187,19 @@ func TestCertificateChanges(t *testing.T) {
 	m := newMemory()
 	one := m.add(eml, time.Now(), "ana@x.example")
 	r, stop := run(t, m, Options{Routes: route(old.Pin), Idle: time.Millisecond, Retry: []time.Duration{50 * time.Millisecond}, Logger: slog.New(slog.DiscardHandler)})
-	until(t, "the first is delivered", func() bool { return m.get(one).State == store.Delivered })
+	testbed.Until(t, "the first is delivered", func() bool { return m.get(one).State == store.Delivered })
 	time.Sleep(20 * time.Millisecond) // its session is ended
 	now = renewed
 	two := m.add(eml, time.Now(), "ana@x.example")
 	r.Wake()
-	until(t, "the second is tried", func() bool { return len(m.get(two).Attempts) > 0 })
+	testbed.Until(t, "the second is tried", func() bool { return len(m.get(two).Attempts) > 0 })
 	if a := m.get(two).Attempts[0]; a.Result != "deferred" || !strings.Contains(a.Reply, renewed.Pin) {
 		t.Errorf("%+v", a)
 	}
 	if err := r.SetRoutes(route(old.Pin, renewed.Pin)); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the second is delivered", func() bool { return m.get(two).State == store.Delivered })
+	testbed.Until(t, "the second is delivered", func() bool { return m.get(two).State == store.Delivered })
 	stop()
 	if a := m.get(two).Attempts; a[len(a)-1].TLS.Pin != renewed.Pin {
 		t.Errorf("%+v", a)

@@ -21,6 +21,7 @@ import (
 	"github.com/emersion/go-smtp"
 	"go.uber.org/goleak"
 
+	"github.com/casegate/casegate/gateway/testbed"
 	"github.com/casegate/casegate/store"
 )
 
@@ -239,7 +240,7 @@ func TestRealServers(t *testing.T) {
 			}
 			refused := m.add(eml, time.Now(), "unknown@x.example", "ana@x.example", "busy@x.example", "full@x.example")
 			_, stop := run(t, m, Options{Routes: []Route{{Role: "outbound", NextHop: s.nextHop}}})
-			until(t, "all are tried", func() bool {
+			testbed.Until(t, "all are tried", func() bool {
 				for id := range mails {
 					if m.get(id).State != store.Delivered {
 						return false
@@ -280,7 +281,7 @@ func TestRealServerLimits(t *testing.T) {
 	m := newMemory()
 	id := m.add(bigMail(5000), time.Now(), "ana@x.example")
 	_, stop := run(t, m, Options{Routes: []Route{{Role: "outbound", NextHop: s.nextHop}}})
-	until(t, "it is tried", func() bool { return m.get(id).State == store.Failed })
+	testbed.Until(t, "it is tried", func() bool { return m.get(id).State == store.Failed })
 	stop()
 	if d := m.get(id); !strings.HasPrefix(d.Recipients[0].Reply, "5.3.4 ") || len(s.from) != 0 {
 		t.Errorf("%+v, %d MAIL", d, len(s.from))
@@ -305,7 +306,7 @@ func TestTransforms(t *testing.T) {
 			return strings.NewReader("a\r\nb\r\nc\r\n")
 		},
 	})
-	until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
+	testbed.Until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
 	stop()
 	if got := s.got("ana@x.example"); len(got) != 1 || string(got[0]) != header+"a\r\nb\r\nc\r\n" {
 		t.Errorf("%q, %+v", got, m.get(id))
@@ -365,7 +366,7 @@ func TestSmugglingOut(t *testing.T) {
 		}
 	}
 	_, stop := run(t, m, Options{Routes: []Route{{Role: "outbound", NextHop: nextHop}}})
-	until(t, "all are tried", func() bool {
+	testbed.Until(t, "all are tried", func() bool {
 		for _, id := range ids {
 			if len(m.get(id).Attempts) == 0 {
 				return false
@@ -399,7 +400,7 @@ func TestLogNamesNobody(t *testing.T) {
 		Routes: []Route{{Role: "outbound", NextHop: s.nextHop}},
 		Logger: newLogger(&mu, &logged),
 	})
-	until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
+	testbed.Until(t, "it is tried", func() bool { return len(m.get(id).Attempts) > 0 })
 	stop()
 	if log := logged.String(); !strings.Contains(log, id.String()) || strings.Contains(log, "secret") {
 		t.Errorf("logged: %s", log)

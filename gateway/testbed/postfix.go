@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"regexp"
 	"testing"
-	"time"
 )
 
 // Postfix is one of the test's own, on loopback, that looks up nothing in the
@@ -100,12 +99,10 @@ func (p *Postfix) Start(at string, files map[string]string) {
 func (p *Postfix) Said(pattern string, args ...any) []string {
 	p.t.Helper()
 	re := regexp.MustCompile("(?m)" + fmt.Sprintf(pattern, args...))
-	for range 1000 {
-		if m := re.FindStringSubmatch(p.Log()); m != nil {
-			return m
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	p.t.Fatalf("Postfix never said %s:\n%s", re, p.Log())
-	return nil
+	var m []string
+	Until(p.t, fmt.Sprintf("Postfix says %s", re), func() bool {
+		m = re.FindStringSubmatch(p.Log())
+		return m != nil
+	})
+	return m
 }

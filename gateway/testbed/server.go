@@ -1,6 +1,3 @@
-// Package testbed is what tests of several packages need around casegate: a
-// Postfix and a Dovecot of the test's own, and an authority that vouches for
-// certificates. Only tests import it.
 package testbed
 
 import (
@@ -10,43 +7,9 @@ import (
 	"os/user"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
-
-// Need skips a test whose programs are missing; under CI that is a failure.
-func Need(t testing.TB, programs ...string) {
-	t.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			if os.Getenv("CI") != "" {
-				t.Fatalf("%s is not installed, and CI is set", p)
-			}
-			t.Skipf("%s is not installed: run .ci/install", p)
-		}
-	}
-}
-
-// Free returns addresses on loopback, host:port, that were free a moment ago.
-func Free(t testing.TB, n int) (addresses []string) {
-	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close() // when all are found
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
-}
-
-// Port is that of an address or of a next hop's URL.
-func Port(address string) string {
-	return address[strings.LastIndexByte(address, ':')+1:]
-}
 
 // server is a program of another's that runs in a folder of the test's.
 type server struct {
@@ -119,12 +82,11 @@ func (s server) run(network, address string, command ...string) {
 			s.t.Logf("%s of %s:\n%s", s.log, command[0], s.Log())
 		}
 	})
-	for range 500 {
-		if conn, err := net.Dial(network, address); err == nil {
+	Until(s.t, command[0]+" listens at "+address, func() bool {
+		conn, err := net.Dial(network, address)
+		if err == nil {
 			conn.Close()
-			return
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	s.t.Fatalf("%s does not listen at %s:\n%s", command[0], address, s.Log())
+		return err == nil
+	})
 }
