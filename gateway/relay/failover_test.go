@@ -172,17 +172,17 @@ func TestRouteByMailbox(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range []struct{ role, mailbox, want string }{
-		{"outbound", "tips@city.example", "1"}, {"outbound", "311@city.example", "2"}, {"outbound", "", "2"},
-		{"inbound", "TIPS@city.example", "3"}, {"inbound", "311@city.example", ""},
+	for _, c := range []struct{ role, to, mailbox, want string }{
+		{"outbound", "x@y.example", "tips@city.example", "1"}, {"outbound", "x@y.example", "311@city.example", "2"}, {"outbound", "x@y.example", "", "2"},
+		{"inbound", "TIPS@city.example", "tips@city.example", "3"}, {"inbound", "311@city.example", "311@city.example", ""},
+		{"inbound", "tips+lamp@city.example", "", "3"},
+		{"inbound", "tips@city.example", "311@city.example", "3"}, // it is for both
+		{"inbound", "311@city.example", "tips@city.example", ""},
 	} {
-		rt, ok := r.RouteFor(c.role, "", "x@y.example", c.mailbox)
+		rt, ok := r.RouteFor(c.role, "", c.to, c.mailbox)
 		if got := rt.NextHop[strings.LastIndexByte(rt.NextHop, ':')+1:]; got != c.want || ok != (c.want != "") {
 			t.Errorf("%+v: %q %v", c, got, ok)
 		}
-	}
-	if _, ok := r.Route("inbound", "", "tips@city.example"); !ok {
-		t.Error("inbound mail is for its mailbox")
 	}
 }
 

@@ -182,11 +182,25 @@ func (e endpoint) local() bool {
 // sent reports whether the sender fits. What the desk sends leaves from
 // mailbox+token, which is the mailbox.
 func (c *compiled) sent(sender string) bool {
-	if c.sender.fits(sender) || c.Role != "outbound" {
-		return c.sender.fits(sender)
+	return c.sender.fits(sender) || c.Role == "outbound" && c.sender.fits(withoutPlus(sender))
+}
+
+// concerns reports whether the mailbox fits. A mail that came in may be for
+// several: each recipient is one, with or without a plus.
+func (c *compiled) concerns(recipient, mailbox string) bool {
+	if c.Role == "inbound" {
+		mailbox = withoutPlus(recipient)
 	}
-	at, plus := strings.LastIndexByte(sender, '@'), strings.IndexByte(sender, '+')
-	return 0 < plus && plus < at && c.sender.fits(sender[:plus]+sender[at:])
+	return c.mailbox.fits(mailbox)
+}
+
+// withoutPlus makes user@example.com of user+anything@example.com.
+func withoutPlus(address string) string {
+	at, plus := strings.LastIndexByte(address, '@'), strings.IndexByte(address, '+')
+	if plus < 1 || plus > at {
+		return address
+	}
+	return address[:plus] + address[at:]
 }
 
 // pattern fits addresses, by their canonical keys (store.Key).

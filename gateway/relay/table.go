@@ -109,24 +109,21 @@ func (t *table) room(share int) (room store.Room, turn time.Duration) {
 func (t *table) find(role, sender, recipient, mailbox string) (*compiled, bool) {
 	for i := range t.routes {
 		c := &t.routes[i]
-		if c.Role == role && c.sent(sender) && c.recipient.fits(recipient) && c.mailbox.fits(mailbox) {
+		if c.Role == role && c.sent(sender) && c.recipient.fits(recipient) && c.concerns(recipient, mailbox) {
 			return c, true
 		}
 	}
 	return nil, false
 }
 
-// Route says by which route a message would go now. The mailbox of inbound mail
-// is its recipient; that of other mail is not known here.
+// Route says by which route a message would go now. The mailbox of outbound mail
+// is not known here.
 func (r *Relay) Route(role, sender, recipient string) (Route, bool) {
-	mailbox := ""
-	if role == "inbound" {
-		mailbox = recipient
-	}
-	return r.RouteFor(role, sender, recipient, mailbox)
+	return r.RouteFor(role, sender, recipient, "")
 }
 
-// RouteFor says by which route a message of a mailbox of ours would go now.
+// RouteFor says by which route a message of a mailbox of ours would go now. The
+// mailbox of inbound mail is its recipient.
 func (r *Relay) RouteFor(role, sender, recipient, mailbox string) (Route, bool) {
 	c, ok := r.routes.Load().find(role, sender, recipient, mailbox)
 	if !ok {
