@@ -300,6 +300,36 @@ func TestWhoIsTold(t *testing.T) {
 	}
 }
 
+// TestReportToAMailbox of ours goes to where it is read, if anywhere.
+func TestReportToAMailbox(t *testing.T) {
+	for _, c := range []struct {
+		own           bool
+		inbound, want string
+	}{
+		{true, "smtp://desk.example", "smtp://desk.example"},
+		{true, None, "smtp://world.example"},
+		{false, "smtp://desk.example", "smtp://world.example"},
+	} {
+		inVirtualTime(t, func(b *bed) {
+			b.opts.Own = func(string) bool { return c.own }
+			b.opts.Routes = []Route{
+				{Role: "outbound", NextHop: "smtp://world.example", TLS: TLSNone},
+				{Role: "inbound", NextHop: c.inbound, TLS: TLSNone},
+			}
+			sent := b.send(eml, func(m *store.Message, d *store.Delivery) { m.Case, d.Case, m.Ordinal = 0, 0, 0 }, "unknown@x.example")
+			b.run(time.Minute)
+			for _, d := range b.deliveries() {
+				if d.ID != sent.ID && (len(d.Attempts) != 1 || d.Attempts[0].NextHop != c.want || d.State != store.Delivered) {
+					b.Errorf("%+v: %+v", c, d)
+				}
+			}
+			if n := len(b.reports()); n != 1 {
+				b.Errorf("%+v: %d reports", c, n)
+			}
+		})
+	}
+}
+
 // TestCaseIsFlagged: by who failed, and how.
 func TestCaseIsFlagged(t *testing.T) {
 	for _, c := range []struct {

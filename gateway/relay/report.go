@@ -90,11 +90,23 @@ func (r *Relay) compose(ctx context.Context, n *news, m *store.Message, header [
 		return nil, err
 	}
 	p.d = store.Delivery{
-		ID: store.NewID(), Message: p.m.ID, Case: n.now.Case, Role: "outbound", Mailbox: n.now.Mailbox,
+		ID: store.NewID(), Message: p.m.ID, Case: n.now.Case, Role: r.roleTowards(n.now.Submitter), Mailbox: n.now.Mailbox,
 		Recipients: []store.Recipient{{Address: n.now.Submitter, Notify: []string{"NEVER"}, State: store.Queued}},
 		State:      store.Queued, Due: at, CreatedAt: at,
 	}
 	return p, nil
+}
+
+// roleTowards is that of the routes which lead to a submitter. A mailbox of ours
+// is read where the mail that came in goes; by the way out its report would come
+// back to us, as a loop.
+func (r *Relay) roleTowards(submitter string) string {
+	if r.opts.Own != nil && r.opts.Own(submitter) {
+		if rt, ok := r.Route("inbound", "", submitter); ok && rt.NextHop != None {
+			return "inbound"
+		}
+	}
+	return "outbound"
 }
 
 // stage writes the report, its body into the store.
