@@ -295,6 +295,9 @@ func (r Route) check(path string, c *Config) problems {
 	if r.RecipientDomain != "" && !console.IsDomain(r.RecipientDomain) {
 		found = append(found, problem{path: path + ".recipient_domain", what: fmt.Sprintf("%q is not a domain", r.RecipientDomain), hint: "write such as city.example"})
 	}
+	if r.Sender != "" && r.Sender != "<>" && !console.IsDomain(strings.TrimLeft(r.Sender, "@.")) && console.CheckAddress(r.Sender) != nil {
+		found = append(found, problem{path: path + ".sender", what: fmt.Sprintf("%q is no address, domain or <>", r.Sender), hint: "write such as 311@city.example, city.example, .city.example or <>"})
+	}
 	if r.Mailbox != "" && !slices.ContainsFunc(c.Mailboxes, func(m Mailbox) bool { return store.Key(m.Address) == store.Key(r.Mailbox) }) {
 		found = append(found, problem{path: path + ".mailbox", what: fmt.Sprintf("%q is none of our mailboxes", r.Mailbox), hint: "write one of those of mailboxes"})
 	}

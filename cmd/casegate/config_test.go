@@ -261,6 +261,9 @@ func TestMistakes(t *testing.T) {
 		{"a mailbox that is not ours", "tls: none", "mailbox: 312@city.example",
 			`c.yaml:10:3: routes: outbound mail has no way out / add {role: outbound, next_hop: smtp://HOST:25}` + "\n" +
 				`c.yaml:11:64: routes[1].mailbox: "312@city.example" is none of our mailboxes / write one of those of mailboxes`},
+		{"a sender that nobody is", "tls: none", "sender: a b",
+			`c.yaml:10:3: routes: outbound mail has no way out / add {role: outbound, next_hop: smtp://HOST:25}` + "\n" +
+				`c.yaml:11:63: routes[1].sender: "a b" is no address, domain or <> / write such as 311@city.example, city.example, .city.example or <>`},
 		{"TLS of no kind", "tls: none", "tls: yes",
 			`c.yaml:11:60: routes[1].tls: "yes" is not one of its values / write none, opportunistic, require, verify or pin`},
 		{"route never used", "  - {role: inbound,  next_hop: none} ", "  - {role: inbound,  next_hop: none}\n  - {role: inbound, next_hop: none} ",
