@@ -39,12 +39,13 @@ func (in *inbound) linkDeliveryReport() {
 			Diagnostic: r.Diagnostic, Report: in.mail.ID,
 		})
 		in.note("message %s: %s %s", original.ID, toldOf(r.Address, original), r.Action)
-		if r.Permanent() {
-			in.flagCase("recipient-bounced")
-		}
-		if r.Permanent() && in.d.Customer.HeldAt(store.Key(r.Address), in.mail.Received) {
+		switch {
+		case !r.Permanent():
+		case in.d.Customer.HeldAt(store.Key(r.Address), in.mail.Received):
 			in.flagCase("customer-bounced")
 			in.note("case %d is flagged: the customer's address does not take mail", in.d.Case.Number)
+		default:
+			in.flagCase("recipient-bounced")
 		}
 	}
 	if len(in.d.Events) > 0 {
