@@ -93,7 +93,8 @@ func (p *program) queueRelease() *cobra.Command {
 
 func (p *program) queueRetry() *cobra.Command {
 	return p.queueAct("retry", "Try mail at once, also what failed", `Try mail at once. What failed is tried again for those whom it did not reach;
-its age counts anew.`)
+its age counts anew. --case and --address alone mean what waits: what failed is
+chosen by its ID or with --state failed.`)
 }
 
 func (p *program) queueDrop() *cobra.Command {
