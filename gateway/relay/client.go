@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -37,8 +38,9 @@ type conn struct {
 	tls      *store.TLS // nil: in the clear
 	xforward bool       // to be used where it is offered
 	timeouts *Timeouts
-	messages int       // transactions begun
-	idle     time.Time // since when it lies unused
+	messages int        // transactions begun
+	idle     time.Time  // since when it lies unused
+	stirred  chan error // what ended the wait for an unasked word; nil: it is in use
 }
 
 // connect opens a session: TCP or UNIX, greeting, EHLO or LHLO, TLS, login.
@@ -208,11 +210,33 @@ func (c *conn) reset() error {
 	return err
 }
 
+// rest has somebody listen while the session lies unused.
+func (c *conn) rest() {
+	c.idle, c.stirred = time.Now(), make(chan error, 1)
+	c.SetReadDeadline(time.Time{})
+	go func() {
+		_, err := c.r.Peek(1)
+		c.stirred <- err
+	}()
+}
+
+// rouse ends the rest. It is false if the next hop has hung up or said
+// something: that would be taken for the answer to what is asked next.
+func (c *conn) rouse() bool {
+	c.SetReadDeadline(time.Unix(1, 0))
+	err := <-c.stirred
+	c.stirred = nil
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // quit ends an unused session in good manners, but briefly. Only for one that
 // is not inside DATA.
 func (c *conn) quit() {
 	const patience = time.Second
 	defer c.Close()
+	if c.stirred != nil && !c.rouse() {
+		return
+	}
 	c.out = append(c.out[:0], "QUIT\r\n"...)
 	if c.flush(patience) == nil {
 		c.reply(patience)

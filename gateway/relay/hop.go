@@ -111,18 +111,26 @@ func (h *hop) acquire(ctx context.Context) error {
 
 func (h *hop) release() { <-h.slots }
 
-// take returns an unused session, or opens one.
+// take returns an unused session that is still quiet, or opens one.
 func (h *hop) take(ctx context.Context) (c *conn, reused bool, err error) {
-	h.mu.Lock()
-	if n := len(h.idle); n > 0 {
-		c, h.idle = h.idle[n-1], h.idle[:n-1]
-	}
-	h.mu.Unlock()
-	if c != nil {
-		return c, true, nil
+	for c := h.unused(); c != nil; c = h.unused() {
+		if c.rouse() {
+			return c, true, nil
+		}
+		c.Close()
 	}
 	c, err = h.dial(ctx)
 	return c, false, err
+}
+
+// unused takes the session that was used last; nil if there is none.
+func (h *hop) unused() (c *conn) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if n := len(h.idle); n > 0 {
+		c, h.idle = h.idle[n-1], h.idle[:n-1]
+	}
+	return c
 }
 
 // dial opens a session, unless the hop is known to be down.
@@ -224,7 +232,7 @@ func (h *hop) give(c *conn, broken bool) {
 		h.leave(c)
 		return
 	}
-	c.idle = time.Now()
+	c.rest()
 	h.idle = append(h.idle, c)
 	if h.reaper == nil {
 		h.reaper = time.AfterFunc(h.r.opts.Idle, h.reap)

@@ -62,7 +62,8 @@ func TestStaleSession(t *testing.T) {
 	for name, end := range map[string]string{
 		"hung up":         "H:",
 		"hung up on MAIL": "C: MAIL*\nH:",
-		"421 while idle":  "W: 2s\nS: 421 4.4.2 idle for too long\nC: MAIL*\nH:",
+		"421 on MAIL":     "C: MAIL*\nS: 421 4.4.2 idle for too long\nH:",
+		"421 while idle":  "W: 2s\nS: 421 4.4.2 idle for too long\nH:",
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -93,18 +94,28 @@ func TestStaleOnce(t *testing.T) {
 	})
 }
 
-// TestUnaskedReply: a session whose replies are out of step is not used again.
+// TestUnaskedReply: a session whose replies are out of step is not used again: a
+// refusal that comes late is not about the next mail.
 func TestUnaskedReply(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m, p := newMemory(), newPeer(t, hello+eight+mail1+"C: DATA\nS: 354 go\nD:\nS: 250 ok|250 and again", accept)
-		r, stop := run(t, m, Options{Dial: p.Dial})
-		ids := each(m, r, 2, time.Second)
-		stop()
-		delivered(t, m, ids)
-		if dials, _ := p.seen(); dials != 2 {
-			t.Errorf("%d connections", dials)
-		}
-	})
+	for name, rest := range map[string]string{
+		"at once":           "S: 250 ok|250 and again",
+		"taken, late":       "S: 250 ok\nW: 1ms\nS: 250 and again",
+		"refused, late":     "S: 250 ok\nW: 1ms\nS: 550 5.1.1 no such user",
+		"half a word, late": "S: 250 ok\nW: 1ms\nP: 5",
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, p := newMemory(), newPeer(t, hello+eight+mail1+"C: DATA\nS: 354 go\nD:\n"+rest, accept)
+				r, stop := run(t, m, Options{Dial: p.Dial})
+				ids := each(m, r, 2, time.Second)
+				stop()
+				delivered(t, m, ids)
+				if dials, _ := p.seen(); dials != 2 {
+					t.Errorf("%d connections", dials)
+				}
+			})
+		})
+	}
 }
 
 // TestNoPipelining: a next hop that offers PIPELINING, and hears only the first
