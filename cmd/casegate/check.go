@@ -123,24 +123,28 @@ func (c *checker) store(ctx context.Context) {
 	c.ok(foundKeys, "tokens are signed with key %d of %d", in.Keys[len(in.Keys)-1].ID, len(in.Keys))
 }
 
-// listeners binds each address for a moment, unless the daemon has them.
+// listeners binds each address for a moment, to see whether it is free.
 func (c *checker) listeners() {
 	for _, l := range c.cfg.Listeners {
-		if c.alive {
+		var err error
+		if l.Address.Network != "unix" {
+			var ln net.Listener
+			if ln, err = net.Listen("tcp", l.Address.Address); err == nil {
+				ln.Close()
+			}
+		}
+		switch {
+		case err == nil && c.alive && l.Address.Network != "unix":
+			c.add(foundListener, "warning", "restart casegate: a reload opens no other addresses", "listener %s: nobody listens on %s", l.Name, l.Address)
+		case c.alive:
 			c.ok(foundListener, "listener %s: %s belongs to the running daemon", l.Name, l.Address)
-			continue
-		}
-		if l.Address.Network == "unix" {
-			c.ok(foundListener, "listener %s: %s is made at the start", l.Name, l.Address)
-			continue
-		}
-		ln, err := net.Listen("tcp", l.Address.Address)
-		if err != nil {
+		case err != nil:
 			c.add(foundListener, "error", "stop the other program that uses it, or change the listener's address", "listener %s: %v", l.Name, err)
-			continue
+		case l.Address.Network == "unix":
+			c.ok(foundListener, "listener %s: %s is made at the start", l.Name, l.Address)
+		default:
+			c.ok(foundListener, "listener %s: %s is free", l.Name, l.Address)
 		}
-		ln.Close()
-		c.ok(foundListener, "listener %s: %s is free", l.Name, l.Address)
 	}
 }
 

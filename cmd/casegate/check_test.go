@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // plainHop answers as a small mail server without TLS, and refuses a domain.
@@ -141,5 +143,44 @@ routes:
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("want - got +\n%s", diff)
+	}
+}
+
+// TestCheckListeners: what a daemon that runs has, and what it would need a
+// restart for.
+func TestCheckListeners(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	free := testbed.Free(t, 1)[0]
+	for _, c := range []struct {
+		alive bool
+		want  string
+	}{
+		{true, "ok listener a: TAKEN belongs to the running daemon\nwarning listener b: nobody listens on FREE\nok listener c: unix:/run/x belongs to the running daemon\n"},
+		{false, "error listener a: listen tcp TAKEN: bind: address already in use\nok listener b: FREE is free\nok listener c: unix:/run/x is made at the start\n"},
+	} {
+		p, _, _ := testProgram(t)
+		cfg, err := parseConfig("x", fmt.Appendf(nil, `
+listeners:
+  - {name: a, role: inbound, protocol: smtp, address: %q, peers: [127.0.0.1]}
+  - {name: b, role: inbound, protocol: smtp, address: %q, peers: [127.0.0.1]}
+  - {name: c, role: inbound, protocol: lmtp, address: unix:/run/x}
+`, taken.Addr(), free), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ch := &checker{p: p, cfg: cfg, alive: c.alive}
+		ch.listeners()
+		got := ""
+		for _, f := range ch.found {
+			got += f.Level + " " + f.What + "\n"
+		}
+		want := strings.NewReplacer("TAKEN", taken.Addr().String(), "FREE", free).Replace(c.want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("alive %v: want - got +\n%s", c.alive, diff)
+		}
 	}
 }
