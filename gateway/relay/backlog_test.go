@@ -340,7 +340,7 @@ func TestBacklogDrains(t *testing.T) {
 			t.Errorf("%s: %d times", to, times)
 		}
 	}
-	if got := b.commits.Load(); got > int64(n)/4 {
+	if got := b.commits.Load(); got > int64(n)/2 { // by themselves they would take three each
 		t.Errorf("%d commits for %d deliveries", got, n)
 	}
 	if many && last > 3*first {
