@@ -129,7 +129,11 @@ func (s *Store) waiting(b *batch) *call {
 		}
 	default:
 	}
-	return s.patient.next()
+	c := s.patient.next()
+	if c != nil {
+		s.started.Done()
+	}
+	return c
 }
 
 // batch is a commit in the making.

@@ -34,6 +34,7 @@ func (s *Store) attend(ctx context.Context, fn func(*writer) error) error {
 		return err
 	}
 	c := &call{ctx: ctx, fn: fn, patient: true, done: make(chan error, 1)}
+	s.started.Add(1) // the call's own: its caller may give up before it leaves
 	p := &s.patient
 	p.mu.Lock()
 	p.calls = append(p.calls, c)
@@ -54,7 +55,8 @@ func (s *Store) depart() {
 	s.patient.timer = nil
 	s.patient.mu.Unlock()
 	for c := s.patient.next(); c != nil; c = s.patient.next() {
-		s.calls <- c // not closed while somebody waits for an answer
+		s.calls <- c
+		s.started.Done()
 	}
 }
 

@@ -2,6 +2,7 @@ package bolt
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"testing"
 	"time"
@@ -68,6 +69,7 @@ func TestOutcomesRide(t *testing.T) {
 	if err := st.Settle(ctx, list[0]); err != context.Canceled {
 		t.Error(err)
 	}
+	st.depart()
 	verifyEmptyOutbox(t, st)
 }
 
@@ -76,5 +78,30 @@ func verifyEmptyOutbox(t *testing.T, st *Store) {
 	o, err := st.Outbox(context.Background())
 	if err != nil || len(o.Counts) != 0 {
 		t.Errorf("%v, %v", o, err)
+	}
+}
+
+// TestCloseAfterSomebodyGaveUp: a call that waits for a ride and whose caller gave
+// up is in nobody's way when the store closes.
+func TestCloseAfterSomebodyGaveUp(t *testing.T) {
+	st := open(t, filepath.Join(t.TempDir(), "casegate.db"), Options{})
+	st.patient.mu.Lock()
+	st.patient.timer = time.AfterFunc(time.Hour, st.depart) // updates come all the time
+	st.patient.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	defer cancel()
+	if err := st.Settle(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	closed := make(chan error)
+	go func() { closed <- st.Close() }()
+	for over := false; !over; time.Sleep(time.Millisecond) {
+		st.mu.RLock()
+		over = st.closed
+		st.mu.RUnlock()
+	}
+	st.depart() // what the timer does
+	if err := <-closed; err != nil {
+		t.Fatal(err)
 	}
 }

@@ -76,7 +76,7 @@ type Store struct {
 
 	mu      sync.RWMutex // guards closed and the start of calls
 	closed  bool
-	started sync.WaitGroup // calls that are not answered yet
+	started sync.WaitGroup // calls that are not answered yet, or wait for a ride
 
 	sweepMu sync.Mutex
 	orphans []store.ID // staged bodies to sweep
