@@ -84,12 +84,12 @@ func (s *Store) readLastCase() error {
 }
 
 func (r *reader) Log(n uint64, p store.Page) ([]store.LogEntry, store.Cursor, error) {
-	return records(r, r.rows, caseLog, number(n), p, all[store.LogEntry])
+	return records(r, r.rows, caseRows, ofCase(n, ofLog), p, all[store.LogEntry])
 }
 
 func (w *writer) Record(e store.LogEntry) error {
 	if e.ID == (store.ID{}) {
 		e.ID = store.NewID()
 	}
-	return w.putRecord(caseLog, join(number(e.Case), e.ID[:]), &e)
+	return w.putRecord(caseRows, ofCase(e.Case, ofLog, e.ID[:]), &e)
 }

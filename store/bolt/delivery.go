@@ -17,7 +17,7 @@ func (r *reader) Deliveries(f store.DeliveryFilter, p store.Page) ([]store.Deliv
 	case f.Message != (store.ID{}):
 		return behindPrefix(r, r.rows, deliveryMessages, deliveries, f.Message[:], p, keep)
 	case f.Case != 0:
-		return behindPrefix(r, r.rows, deliveryCases, deliveries, number(f.Case), p, keep)
+		return behindPrefix(r, r.rows, caseRows, deliveries, ofCase(f.Case, ofDeliveries), p, keep)
 	case f.State != "" && f.State != store.Delivered:
 		return behindPrefix(r, r.rows, deliveryStates, deliveries, named(string(f.State), nil), p, keep)
 	}
@@ -63,8 +63,8 @@ func (p *placed) rowsIn(b bucket) [][]byte {
 	case p == nil:
 	case b == deliveryMessages:
 		return [][]byte{join(p.Message[:], p.ID[:])}
-	case b == deliveryCases && p.Case != 0:
-		return [][]byte{join(number(p.Case), p.ID[:])}
+	case b == caseRows && p.Case != 0:
+		return [][]byte{ofCase(p.Case, ofDeliveries, p.ID[:])}
 	case b == deliveryStates && p.State != store.Delivered: // most are, and a scan finds those
 		return [][]byte{named(string(p.State), p.ID[:])}
 	case b == due && p.State == store.Queued && p.Lane == "":
@@ -87,7 +87,7 @@ func (w *writer) putDelivery(d store.Delivery, leased bool) error {
 		return err
 	}
 	now := place(&d)
-	for _, b := range []bucket{deliveryMessages, deliveryCases, deliveryStates} {
+	for _, b := range []bucket{deliveryMessages, caseRows, deliveryStates} {
 		if err := w.swap(b, was.rowsIn(b), now.rowsIn(b)); err != nil {
 			return err
 		}

@@ -197,7 +197,7 @@ func (in *inquiry) follow(n uint64) error {
 
 // asked is an address whose use on a case matters.
 type asked struct {
-	hash    [hashSize]byte // by which rows of used name it
+	hash    [hashSize]byte // by which rows of caseRows name it
 	address string
 }
 
@@ -236,15 +236,15 @@ func (in *inquiry) usedOn(n uint64, customer store.Contact) (map[string]store.Us
 	list := make(map[string]store.Usage)
 	others := contactAddresses(customer)
 	rows := 0
-	for k, v := range in.rows(used, number(n), nil) {
+	for k, v := range in.rows(caseRows, ofCase(n, ofUse), nil) {
 		if rows++; rows > manyUsed {
 			return list, in.seekUsed(n, others, list)
 		}
-		address, ok := in.matters([hashSize]byte(k[8:]), others)
+		address, ok := in.matters([hashSize]byte(k[caseRow:]), others)
 		if !ok {
 			continue
 		}
-		v, err := in.unseal(used, k, v)
+		v, err := in.unseal(caseRows, k, v)
 		if err != nil {
 			return nil, err
 		}
@@ -269,7 +269,7 @@ func (in *inquiry) matters(h [hashSize]byte, others []asked) (string, bool) {
 func (in *inquiry) seekUsed(n uint64, others []asked, list map[string]store.Usage) error {
 	for _, set := range [][]asked{in.asked, others} {
 		for _, a := range set {
-			u, err := in.usage(append(number(n), a.hash[:]...))
+			u, err := in.usage(ofCase(n, ofUse, a.hash[:]))
 			if err != nil {
 				return err
 			}

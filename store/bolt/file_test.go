@@ -164,7 +164,7 @@ func TestMissingBuckets(t *testing.T) {
 	}
 	open(t, path, Options{}).Close()
 	change(func(tx *bbolt.Tx) error {
-		return errors.Join(tx.DeleteBucket([]byte("tallies")), tx.DeleteBucket([]byte("ordinals")))
+		return errors.Join(tx.DeleteBucket([]byte("tallies")), tx.DeleteBucket([]byte("externals")))
 	})
 	st := open(t, path, Options{})
 	if err := put(st, contact("x")); err != nil {

@@ -45,10 +45,10 @@ func (w *writer) indexMessage(m *store.Message) error {
 	if m.Case == 0 {
 		return nil
 	}
-	if err := w.swap(timeline, nil, timelineRows(m)); err != nil {
+	if err := w.swap(caseRows, nil, timelineRows(m)); err != nil {
 		return err
 	}
-	if err := w.swap(ordinals, nil, ordinalRow(m)); err != nil {
+	if err := w.swap(caseRows, nil, ordinalRow(m)); err != nil {
 		return err
 	}
 	if err := w.swap(unresolved, nil, unresolvedRow(m)); err != nil {
@@ -67,10 +67,10 @@ func (w *writer) reindexMessage(old, m *store.Message) error {
 	if err := w.swap(exceptions, exceptionRow(old), exceptionRow(m)); err != nil {
 		return err
 	}
-	if err := w.swap(timeline, timelineRows(old), timelineRows(m)); err != nil {
+	if err := w.swap(caseRows, timelineRows(old), timelineRows(m)); err != nil {
 		return err
 	}
-	if err := w.swap(ordinals, ordinalRow(old), ordinalRow(m)); err != nil {
+	if err := w.swap(caseRows, ordinalRow(old), ordinalRow(m)); err != nil {
 		return err
 	}
 	if err := w.swap(unresolved, unresolvedRow(old), unresolvedRow(m)); err != nil {
@@ -100,13 +100,13 @@ func (w *writer) forget(old *store.Message) error {
 	}
 	for _, u := range uses(old) {
 		shared[string(u.key)] = true
-		if err := w.drop(used, u.key); err != nil {
+		if err := w.drop(caseRows, u.key); err != nil {
 			return err
 		}
 	}
 	var ids []store.ID
-	for k := range w.rows(timeline, number(old.Case), nil) {
-		ids = append(ids, store.ID(k[8:]))
+	for k := range w.rows(caseRows, ofCase(old.Case, ofMessages), nil) {
+		ids = append(ids, store.ID(k[caseRow:]))
 	}
 	for _, id := range ids {
 		m, err := w.Message(id)
@@ -139,7 +139,7 @@ func ordinalRow(m *store.Message) [][]byte {
 	if m.Case == 0 || m.Ordinal == 0 {
 		return nil
 	}
-	return [][]byte{append(binary.BigEndian.AppendUint32(number(m.Case), m.Ordinal), m.ID[:]...)}
+	return [][]byte{ofCase(m.Case, ofOrdinals, binary.BigEndian.AppendUint32(nil, m.Ordinal), m.ID[:])}
 }
 
 func unresolvedRow(m *store.Message) [][]byte {
@@ -166,9 +166,9 @@ func timelineRows(m *store.Message) (rows [][]byte) {
 	if m.Case == 0 {
 		return nil
 	}
-	rows = append(rows, join(number(m.Case), m.ID[:]))
+	rows = append(rows, ofCase(m.Case, ofMessages, m.ID[:]))
 	for _, n := range m.AlsoOn {
-		rows = append(rows, join(number(n), m.ID[:]))
+		rows = append(rows, ofCase(n, ofMessages, m.ID[:]))
 	}
 	return rows
 }
@@ -184,7 +184,7 @@ func sameIndex(a, b *store.Message) bool {
 
 // use is one address taking part in a message.
 type use struct {
-	key    []byte // of used
+	key    []byte // of caseRows
 	sender bool
 }
 
@@ -224,7 +224,7 @@ func uses(m *store.Message) (list []use) {
 
 func usedKey(n uint64, address string) []byte {
 	h := hashKey(address)
-	return append(number(n), h[:]...)
+	return ofCase(n, ofUse, h[:])
 }
 
 // indexUsage notes the addresses a message used; only those in the set, if
@@ -243,7 +243,7 @@ func (w *writer) indexUsage(m *store.Message, only map[string]bool) error {
 			continue
 		}
 		v := appendUsage(w.room(2*timeSize+1+sealSize), now)
-		if err := w.putRow(used, u.key, w.seal(u.key, v)); err != nil {
+		if err := w.putRow(caseRows, u.key, w.seal(u.key, v)); err != nil {
 			return err
 		}
 	}
@@ -276,7 +276,7 @@ func appendUsage(b []byte, u store.Usage) []byte {
 
 // usage reads how an address was used; nil if it was not.
 func (r *reader) usage(key []byte) (*store.Usage, error) {
-	v, err := r.sealed(used, key)
+	v, err := r.sealed(caseRows, key)
 	if v == nil || err != nil {
 		return nil, err
 	}

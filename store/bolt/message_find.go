@@ -15,8 +15,8 @@ func (r *reader) Message(id store.ID) (store.Message, error) {
 }
 
 func (r *reader) ByOrdinal(n uint64, ordinal uint32) (store.Message, error) {
-	prefix := binary.BigEndian.AppendUint32(number(n), ordinal)
-	for k := range r.rows(ordinals, prefix, nil) {
+	prefix := ofCase(n, ofOrdinals, binary.BigEndian.AppendUint32(nil, ordinal))
+	for k := range r.rows(caseRows, prefix, nil) {
 		return r.Message(store.ID(k[len(prefix):]))
 	}
 	return store.Message{}, fmt.Errorf("message %d of case %d: %w", ordinal, n, store.ErrNotFound)
@@ -28,7 +28,7 @@ func (r *reader) Messages(f store.MessageFilter, p store.Page) ([]store.Message,
 	index, prefix := messages, []byte(nil)
 	switch {
 	case f.Case != 0:
-		index, prefix, f.OldestFirst = timeline, number(f.Case), true
+		index, prefix, f.OldestFirst = caseRows, ofCase(f.Case, ofMessages), true
 	case f.Unresolved:
 		index = unresolved
 	case f.Exceptions || f.Exception != "":

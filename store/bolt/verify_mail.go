@@ -21,11 +21,11 @@ func (v *verifier) messageRow(r *reader, k, val []byte) {
 		v.counts.Exceptions++
 	}
 	v.need(r, exceptions, exceptionRow(&m), name)
-	v.need(r, ordinals, ordinalRow(&m), name)
+	v.need(r, caseRows, ordinalRow(&m), name)
 	v.need(r, unresolved, unresolvedRow(&m), name)
 	if m.Case != 0 {
 		v.exists(r, cases, number(m.Case), name)
-		v.need(r, timeline, timelineRows(&m), name)
+		v.need(r, caseRows, timelineRows(&m), name)
 	}
 	if !v.bad[messageIDs.String()] {
 		for _, id := range ownIDs(&m) {
@@ -42,23 +42,29 @@ func (v *verifier) messageRow(r *reader, k, val []byte) {
 	v.todo = append(v.todo, store.Message{ID: store.ID(k), Archived: m.Archived})
 }
 
-func (v *verifier) timelineRow(r *reader, k, _ []byte) {
-	if len(k) != 8+16 {
-		v.found(fmt.Sprintf("%s %x", timeline, k), "not a row")
-		return
+// rowOfCase looks at a row by its sort.
+func (v *verifier) rowOfCase(r *reader, k, val []byte) {
+	sort := byte(0)
+	if len(k) >= caseRow {
+		sort = k[caseRow-1]
 	}
-	if m, ok := load[store.Message](v, r, messages, k[8:], timeline.String()); ok {
-		v.stale(timeline, k, timelineRows(&m))
-	}
-}
-
-func (v *verifier) ordinalRow(r *reader, k, _ []byte) {
-	if len(k) != 8+4+16 {
-		v.found(fmt.Sprintf("%s %x", ordinals, k), "not a row")
-		return
-	}
-	if m, ok := load[store.Message](v, r, messages, k[8+4:], ordinals.String()); ok {
-		v.stale(ordinals, k, ordinalRow(&m))
+	switch rest := len(k) - caseRow; {
+	case sort == ofMessages && rest == 16:
+		if m, ok := load[store.Message](v, r, messages, k[caseRow:], caseRows.String()); ok {
+			v.stale(caseRows, k, timelineRows(&m))
+		}
+	case sort == ofOrdinals && rest == 4+16:
+		if m, ok := load[store.Message](v, r, messages, k[caseRow+4:], caseRows.String()); ok {
+			v.stale(caseRows, k, ordinalRow(&m))
+		}
+	case sort == ofUse && rest == hashSize:
+		v.usedRow(r, k, val)
+	case sort == ofDeliveries && rest == 16:
+		v.deliveryIndex(caseRows)(r, k, val)
+	case sort == ofLog && rest == 16:
+		v.logRow(r, k, val)
+	default:
+		v.found(fmt.Sprintf("%s %x", caseRows, k), "not a row")
 	}
 }
 
@@ -105,11 +111,11 @@ func (v *verifier) messageIDRow(r *reader, k, val []byte) {
 
 // usedRow: what a row says is looked at with its case.
 func (v *verifier) usedRow(r *reader, k, val []byte) {
-	if _, err := r.unseal(used, k, val); err != nil || len(k) != 8+hashSize {
-		v.found(fmt.Sprintf("%s %x", used, k), "%v", err)
+	if _, err := r.unseal(caseRows, k, val); err != nil {
+		v.found(fmt.Sprintf("%s %x", caseRows, k), "%v", err)
 		return
 	}
-	v.exists(r, cases, k[:8], used.String())
+	v.exists(r, cases, k[:8], caseRows.String())
 }
 
 func (v *verifier) archiveRow(r *reader, k, val []byte) {
@@ -177,7 +183,7 @@ func (v *verifier) deliveryRow(r *reader, k, val []byte) {
 	v.sameKey(k, d.ID, name)
 	v.exists(r, messages, d.Message[:], name)
 	p := place(&d)
-	for _, b := range []bucket{deliveryMessages, deliveryCases, deliveryStates} {
+	for _, b := range []bucket{deliveryMessages, caseRows, deliveryStates} {
 		v.need(r, b, p.rowsIn(b), name)
 	}
 	if d.State != store.Queued {
@@ -230,12 +236,12 @@ func (v *verifier) deliveryIndex(b bucket) func(r *reader, k, val []byte) {
 }
 
 func (v *verifier) logRow(r *reader, k, val []byte) {
-	e, ok := own[store.LogEntry](v, r, caseLog, k, val)
+	e, ok := own[store.LogEntry](v, r, caseRows, k, val)
 	if !ok {
 		return
 	}
 	name := fmt.Sprintf("log entry %s", e.ID)
-	if !bytes.Equal(k, join(number(e.Case), e.ID[:])) {
+	if !bytes.Equal(k, ofCase(e.Case, ofLog, e.ID[:])) {
 		v.found(name, "it is stored as %x", k)
 	}
 	if e.Case != 0 {

@@ -14,13 +14,12 @@ func (v *verifier) checks() [bucketCount]func(r *reader, k, val []byte) {
 	return [bucketCount]func(r *reader, k, val []byte){
 		meta: v.metaRow, cases: v.caseRow, caseStates: v.caseStateRow, caseCustomers: v.caseCustomerRow,
 		contacts: v.contactRow, registered: v.registeredRow, accounts: v.accountRow, agents: v.agentRow,
-		addresses: v.addressRow, externals: v.externalRow, messages: v.messageRow, timeline: v.timelineRow,
-		ordinals: v.ordinalRow, exceptions: v.exceptionRow, unresolved: v.unresolvedRow,
-		messageIDs: v.messageIDRow, used: v.usedRow, archive: v.archiveRow,
+		addresses: v.addressRow, externals: v.externalRow, messages: v.messageRow, caseRows: v.rowOfCase,
+		exceptions: v.exceptionRow, unresolved: v.unresolvedRow, messageIDs: v.messageIDRow, archive: v.archiveRow,
 		bodies: v.chunkRow, bodyOwners: v.ownerRow, staged: unchecked,
 		deliveries: v.deliveryRow, due: v.waitRow(due, timeSize+16), lanes: v.waitRow(lanes, hashSize+timeSize+16), leases: v.leaseRow,
-		deliveryMessages: v.deliveryIndex(deliveryMessages), deliveryCases: v.deliveryIndex(deliveryCases),
-		deliveryStates: v.deliveryIndex(deliveryStates), caseLog: v.logRow, tallies: v.tallyRow,
+		deliveryMessages: v.deliveryIndex(deliveryMessages), deliveryStates: v.deliveryIndex(deliveryStates),
+		tallies: v.tallyRow,
 	}
 }
 
@@ -131,13 +130,13 @@ func (v *verifier) caseRow(r *reader, k, val []byte) {
 // shared compares the rows that the messages of a case have in common with
 // what these messages say.
 func (v *verifier) shared(r *reader, n uint64, name string) {
-	if v.bad[timeline.String()] || v.bad[messages.String()] {
+	if v.bad[caseRows.String()] || v.bad[messages.String()] {
 		return
 	}
 	refs, usage := map[string]store.Message{}, map[string]*store.Usage{}
-	for k := range r.rows(timeline, number(n), nil) {
+	for k := range r.rows(caseRows, ofCase(n, ofMessages), nil) {
 		var m store.Message
-		if ok, err := r.find(messages, k[8:], &m); !ok || err != nil {
+		if ok, err := r.find(messages, k[caseRow:], &m); !ok || err != nil {
 			return // reported with the timeline, or the message
 		}
 		if m.Case != n {
@@ -158,12 +157,9 @@ func (v *verifier) shared(r *reader, n uint64, name string) {
 			v.sameRef(r, []byte(key), refOf(&m, false), name)
 		}
 	}
-	if v.bad[used.String()] {
-		return
-	}
-	for k, val := range r.rows(used, number(n), nil) {
+	for k, val := range r.rows(caseRows, ofCase(n, ofUse), nil) {
 		want, ok := usage[string(k)]
-		if got, err := r.unseal(used, k, val); err != nil || !ok || !bytes.Equal(got, appendUsage(nil, *want)) {
+		if got, err := r.unseal(caseRows, k, val); err != nil || !ok || !bytes.Equal(got, appendUsage(nil, *want)) {
 			v.found(name, "the use of an address (%x) is not what its messages say", k)
 		}
 		delete(usage, string(k))
