@@ -14,7 +14,6 @@ const (
 	meta bucket = iota
 	cases
 	caseStates
-	caseCustomers
 	contacts
 	registered
 	accounts
@@ -22,7 +21,6 @@ const (
 	addresses
 	externals
 	messages
-	caseRows
 	exceptions
 	unresolved
 	messageIDs
@@ -34,7 +32,6 @@ const (
 	due
 	lanes
 	leases
-	deliveryMessages
 	deliveryStates
 	tallies
 	bucketCount
@@ -42,10 +39,10 @@ const (
 
 func (b bucket) String() string {
 	return [bucketCount]string{
-		"meta", "cases", "case-states", "case-customers", "contacts", "registered", "accounts", "agents",
-		"addresses", "externals", "messages", "case-rows", "exceptions", "unresolved", "message-ids", "archive",
+		"meta", "cases", "case-states", "contacts", "registered", "accounts", "agents",
+		"addresses", "externals", "messages", "exceptions", "unresolved", "message-ids", "archive",
 		"bodies", "body-owners", "staged", "deliveries", "due", "lanes", "leases",
-		"delivery-messages", "delivery-states", "tallies",
+		"delivery-states", "tallies",
 	}[b]
 }
 
@@ -54,25 +51,26 @@ func (b bucket) String() string {
 // random.
 func (b bucket) fill() float64 {
 	switch b {
-	case messages, archive, bodies, bodyOwners, deliveryMessages, exceptions, unresolved:
+	case messages, archive, bodies, bodyOwners, exceptions, unresolved:
 		return 1
-	case cases, contacts, deliveries, caseRows, due, lanes, caseStates, caseCustomers:
+	case cases, contacts, deliveries, due, lanes, caseStates:
 		return 0.9
 	}
 	return 0.5
 }
 
-// The sorts of caseRows. All rows of a case lie together, so that a message
+// The sorts of rows in cases. All of a case lie together, so that a message
 // changes one page of them and not one of each sort.
 const (
+	ofRecord     = 'c' // -> Case
+	ofDeliveries = 'd' // id
+	ofLog        = 'l' // id -> LogEntry
 	ofMessages   = 'm' // id
 	ofOrdinals   = 'o' // ordinal (4 bytes) id
 	ofUse        = 'u' // hash(address) -> usage
-	ofDeliveries = 'd' // id
-	ofLog        = 'l' // id -> LogEntry
 )
 
-// ofCase is a key of caseRows, or begins those of one sort.
+// ofCase is a key of cases, or begins those of one sort.
 func ofCase(n uint64, sort byte, rest ...[]byte) []byte {
 	key := make([]byte, 0, caseRow+4+len(store.ID{}))
 	key = append(binary.BigEndian.AppendUint64(key, n), sort)
@@ -82,5 +80,18 @@ func ofCase(n uint64, sort byte, rest ...[]byte) []byte {
 	return key
 }
 
-// caseRow is how long the number and the sort in a key are.
+// caseRow is how long number and sort are.
 const caseRow = 8 + 1
+
+func caseOf(key []byte) uint64 { return binary.BigEndian.Uint64(key) }
+
+// underRecord follows an id in the keys of rows that lie under its record: the
+// cases of a contact, the deliveries of a message.
+const underRecord = '>'
+
+func under(id store.ID) []byte { return append(id[:], underRecord) }
+
+// isUnder tells such rows from records.
+func isUnder(b bucket, key []byte) bool {
+	return (b == contacts || b == messages) && len(key) > len(store.ID{})
+}

@@ -15,9 +15,9 @@ func (r *reader) Deliveries(f store.DeliveryFilter, p store.Page) ([]store.Deliv
 	keep := func(d store.Delivery) bool { return wanted(f, d) }
 	switch {
 	case f.Message != (store.ID{}):
-		return behindPrefix(r, r.rows, deliveryMessages, deliveries, f.Message[:], p, keep)
+		return behindPrefix(r, r.rows, messages, deliveries, under(f.Message), p, keep)
 	case f.Case != 0:
-		return behindPrefix(r, r.rows, caseRows, deliveries, ofCase(f.Case, ofDeliveries), p, keep)
+		return behindPrefix(r, r.rows, cases, deliveries, ofCase(f.Case, ofDeliveries), p, keep)
 	case f.State != "" && f.State != store.Delivered:
 		return behindPrefix(r, r.rows, deliveryStates, deliveries, named(string(f.State), nil), p, keep)
 	}
@@ -61,9 +61,9 @@ func dueKey(p *placed) []byte {
 func (p *placed) rowsIn(b bucket) [][]byte {
 	switch {
 	case p == nil:
-	case b == deliveryMessages:
-		return [][]byte{join(p.Message[:], p.ID[:])}
-	case b == caseRows && p.Case != 0:
+	case b == messages:
+		return [][]byte{join(under(p.Message), p.ID[:])}
+	case b == cases && p.Case != 0:
 		return [][]byte{ofCase(p.Case, ofDeliveries, p.ID[:])}
 	case b == deliveryStates && p.State != store.Delivered: // most are, and a scan finds those
 		return [][]byte{named(string(p.State), p.ID[:])}
@@ -87,7 +87,7 @@ func (w *writer) putDelivery(d store.Delivery, leased bool) error {
 		return err
 	}
 	now := place(&d)
-	for _, b := range []bucket{deliveryMessages, caseRows, deliveryStates} {
+	for _, b := range []bucket{messages, cases, deliveryStates} {
 		if err := w.swap(b, was.rowsIn(b), now.rowsIn(b)); err != nil {
 			return err
 		}

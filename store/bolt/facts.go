@@ -179,7 +179,7 @@ func (in *inquiry) follow(n uint64) error {
 			return nil
 		}
 		var cf store.CaseFacts
-		known, err := in.find(cases, number(n), &cf.Case)
+		known, err := in.find(cases, ofCase(n, ofRecord), &cf.Case)
 		if !known || err != nil {
 			return err
 		}
@@ -197,7 +197,7 @@ func (in *inquiry) follow(n uint64) error {
 
 // asked is an address whose use on a case matters.
 type asked struct {
-	hash    [hashSize]byte // by which rows of caseRows name it
+	hash    [hashSize]byte // by which rows of cases name it
 	address string
 }
 
@@ -236,7 +236,7 @@ func (in *inquiry) usedOn(n uint64, customer store.Contact) (map[string]store.Us
 	list := make(map[string]store.Usage)
 	others := contactAddresses(customer)
 	rows := 0
-	for k, v := range in.rows(caseRows, ofCase(n, ofUse), nil) {
+	for k, v := range in.rows(cases, ofCase(n, ofUse), nil) {
 		if rows++; rows > manyUsed {
 			return list, in.seekUsed(n, others, list)
 		}
@@ -244,7 +244,7 @@ func (in *inquiry) usedOn(n uint64, customer store.Contact) (map[string]store.Us
 		if !ok {
 			continue
 		}
-		v, err := in.unseal(caseRows, k, v)
+		v, err := in.unseal(cases, k, v)
 		if err != nil {
 			return nil, err
 		}

@@ -61,6 +61,10 @@ func list[T any](walk order, b bucket, prefix []byte, p store.Page, take func(k,
 // records lists whole records whose keys are those of the bucket.
 func records[T any](r *reader, walk order, b bucket, prefix []byte, p store.Page, keep func(T) bool) ([]T, store.Cursor, error) {
 	return list(walk, b, prefix, p, func(k, v []byte) (T, bool, error) {
+		if isUnder(b, k) {
+			var none T
+			return none, false, nil
+		}
 		rec, err := record[T](r, b, k, v)
 		return rec, err == nil && keep(rec), err
 	})

@@ -45,10 +45,10 @@ func (w *writer) indexMessage(m *store.Message) error {
 	if m.Case == 0 {
 		return nil
 	}
-	if err := w.swap(caseRows, nil, timelineRows(m)); err != nil {
+	if err := w.swap(cases, nil, timelineRows(m)); err != nil {
 		return err
 	}
-	if err := w.swap(caseRows, nil, ordinalRow(m)); err != nil {
+	if err := w.swap(cases, nil, ordinalRow(m)); err != nil {
 		return err
 	}
 	if err := w.swap(unresolved, nil, unresolvedRow(m)); err != nil {
@@ -67,10 +67,10 @@ func (w *writer) reindexMessage(old, m *store.Message) error {
 	if err := w.swap(exceptions, exceptionRow(old), exceptionRow(m)); err != nil {
 		return err
 	}
-	if err := w.swap(caseRows, timelineRows(old), timelineRows(m)); err != nil {
+	if err := w.swap(cases, timelineRows(old), timelineRows(m)); err != nil {
 		return err
 	}
-	if err := w.swap(caseRows, ordinalRow(old), ordinalRow(m)); err != nil {
+	if err := w.swap(cases, ordinalRow(old), ordinalRow(m)); err != nil {
 		return err
 	}
 	if err := w.swap(unresolved, unresolvedRow(old), unresolvedRow(m)); err != nil {
@@ -100,12 +100,12 @@ func (w *writer) forget(old *store.Message) error {
 	}
 	for _, u := range uses(old) {
 		shared[string(u.key)] = true
-		if err := w.drop(caseRows, u.key); err != nil {
+		if err := w.drop(cases, u.key); err != nil {
 			return err
 		}
 	}
 	var ids []store.ID
-	for k := range w.rows(caseRows, ofCase(old.Case, ofMessages), nil) {
+	for k := range w.rows(cases, ofCase(old.Case, ofMessages), nil) {
 		ids = append(ids, store.ID(k[caseRow:]))
 	}
 	for _, id := range ids {
@@ -184,7 +184,7 @@ func sameIndex(a, b *store.Message) bool {
 
 // use is one address taking part in a message.
 type use struct {
-	key    []byte // of caseRows
+	key    []byte // of cases
 	sender bool
 }
 
@@ -243,7 +243,7 @@ func (w *writer) indexUsage(m *store.Message, only map[string]bool) error {
 			continue
 		}
 		v := appendUsage(w.room(2*timeSize+1+sealSize), now)
-		if err := w.putRow(caseRows, u.key, w.seal(u.key, v)); err != nil {
+		if err := w.putRow(cases, u.key, w.seal(u.key, v)); err != nil {
 			return err
 		}
 	}
@@ -276,7 +276,7 @@ func appendUsage(b []byte, u store.Usage) []byte {
 
 // usage reads how an address was used; nil if it was not.
 func (r *reader) usage(key []byte) (*store.Usage, error) {
-	v, err := r.sealed(caseRows, key)
+	v, err := r.sealed(cases, key)
 	if v == nil || err != nil {
 		return nil, err
 	}

@@ -16,7 +16,7 @@ func (r *reader) Message(id store.ID) (store.Message, error) {
 
 func (r *reader) ByOrdinal(n uint64, ordinal uint32) (store.Message, error) {
 	prefix := ofCase(n, ofOrdinals, binary.BigEndian.AppendUint32(nil, ordinal))
-	for k := range r.rows(caseRows, prefix, nil) {
+	for k := range r.rows(cases, prefix, nil) {
 		return r.Message(store.ID(k[len(prefix):]))
 	}
 	return store.Message{}, fmt.Errorf("message %d of case %d: %w", ordinal, n, store.ErrNotFound)
@@ -28,7 +28,7 @@ func (r *reader) Messages(f store.MessageFilter, p store.Page) ([]store.Message,
 	index, prefix := messages, []byte(nil)
 	switch {
 	case f.Case != 0:
-		index, prefix, f.OldestFirst = caseRows, ofCase(f.Case, ofMessages), true
+		index, prefix, f.OldestFirst = cases, ofCase(f.Case, ofMessages), true
 	case f.Unresolved:
 		index = unresolved
 	case f.Exceptions || f.Exception != "":
@@ -39,6 +39,8 @@ func (r *reader) Messages(f store.MessageFilter, p store.Page) ([]store.Message,
 		switch {
 		case index == exceptions && f.Exception != "" && f.Exception != string(v):
 			return m, false, nil // not decoded
+		case isUnder(index, k):
+			return m, false, nil
 		case index == messages:
 			m, err = record[store.Message](r, messages, k, v)
 		default:

@@ -9,6 +9,10 @@ import (
 )
 
 func (v *verifier) messageRow(r *reader, k, val []byte) {
+	if isUnder(messages, k) {
+		v.deliveryIndex(messages)(r, k, val)
+		return
+	}
 	v.counts.Messages++
 	m, ok := own[store.Message](v, r, messages, k, val)
 	if !ok {
@@ -21,11 +25,11 @@ func (v *verifier) messageRow(r *reader, k, val []byte) {
 		v.counts.Exceptions++
 	}
 	v.need(r, exceptions, exceptionRow(&m), name)
-	v.need(r, caseRows, ordinalRow(&m), name)
+	v.need(r, cases, ordinalRow(&m), name)
 	v.need(r, unresolved, unresolvedRow(&m), name)
 	if m.Case != 0 {
-		v.exists(r, cases, number(m.Case), name)
-		v.need(r, caseRows, timelineRows(&m), name)
+		v.exists(r, cases, ofCase(m.Case, ofRecord), name)
+		v.need(r, cases, timelineRows(&m), name)
 	}
 	if !v.bad[messageIDs.String()] {
 		for _, id := range ownIDs(&m) {
@@ -49,22 +53,24 @@ func (v *verifier) rowOfCase(r *reader, k, val []byte) {
 		sort = k[caseRow-1]
 	}
 	switch rest := len(k) - caseRow; {
+	case sort == ofRecord && rest == 0:
+		v.caseRow(r, k, val)
 	case sort == ofMessages && rest == 16:
-		if m, ok := load[store.Message](v, r, messages, k[caseRow:], caseRows.String()); ok {
-			v.stale(caseRows, k, timelineRows(&m))
+		if m, ok := load[store.Message](v, r, messages, k[caseRow:], cases.String()); ok {
+			v.stale(cases, k, timelineRows(&m))
 		}
 	case sort == ofOrdinals && rest == 4+16:
-		if m, ok := load[store.Message](v, r, messages, k[caseRow+4:], caseRows.String()); ok {
-			v.stale(caseRows, k, ordinalRow(&m))
+		if m, ok := load[store.Message](v, r, messages, k[caseRow+4:], cases.String()); ok {
+			v.stale(cases, k, ordinalRow(&m))
 		}
 	case sort == ofUse && rest == hashSize:
 		v.usedRow(r, k, val)
 	case sort == ofDeliveries && rest == 16:
-		v.deliveryIndex(caseRows)(r, k, val)
+		v.deliveryIndex(cases)(r, k, val)
 	case sort == ofLog && rest == 16:
 		v.logRow(r, k, val)
 	default:
-		v.found(fmt.Sprintf("%s %x", caseRows, k), "not a row")
+		v.found(fmt.Sprintf("%s %x", cases, k), "not a row")
 	}
 }
 
@@ -111,11 +117,11 @@ func (v *verifier) messageIDRow(r *reader, k, val []byte) {
 
 // usedRow: what a row says is looked at with its case.
 func (v *verifier) usedRow(r *reader, k, val []byte) {
-	if _, err := r.unseal(caseRows, k, val); err != nil {
-		v.found(fmt.Sprintf("%s %x", caseRows, k), "%v", err)
+	if _, err := r.unseal(cases, k, val); err != nil {
+		v.found(fmt.Sprintf("%s %x", cases, k), "%v", err)
 		return
 	}
-	v.exists(r, cases, k[:8], caseRows.String())
+	v.exists(r, cases, ofCase(caseOf(k), ofRecord), cases.String())
 }
 
 func (v *verifier) archiveRow(r *reader, k, val []byte) {
@@ -183,7 +189,7 @@ func (v *verifier) deliveryRow(r *reader, k, val []byte) {
 	v.sameKey(k, d.ID, name)
 	v.exists(r, messages, d.Message[:], name)
 	p := place(&d)
-	for _, b := range []bucket{deliveryMessages, caseRows, deliveryStates} {
+	for _, b := range []bucket{messages, cases, deliveryStates} {
 		v.need(r, b, p.rowsIn(b), name)
 	}
 	if d.State != store.Queued {
@@ -236,7 +242,7 @@ func (v *verifier) deliveryIndex(b bucket) func(r *reader, k, val []byte) {
 }
 
 func (v *verifier) logRow(r *reader, k, val []byte) {
-	e, ok := own[store.LogEntry](v, r, caseRows, k, val)
+	e, ok := own[store.LogEntry](v, r, cases, k, val)
 	if !ok {
 		return
 	}
@@ -245,6 +251,6 @@ func (v *verifier) logRow(r *reader, k, val []byte) {
 		v.found(name, "it is stored as %x", k)
 	}
 	if e.Case != 0 {
-		v.exists(r, cases, number(e.Case), name)
+		v.exists(r, cases, ofCase(e.Case, ofRecord), name)
 	}
 }

@@ -12,14 +12,14 @@ import (
 func (v *verifier) checks() [bucketCount]func(r *reader, k, val []byte) {
 	unchecked := func(*reader, []byte, []byte) {}
 	return [bucketCount]func(r *reader, k, val []byte){
-		meta: v.metaRow, cases: v.caseRow, caseStates: v.caseStateRow, caseCustomers: v.caseCustomerRow,
+		meta: v.metaRow, cases: v.rowOfCase, caseStates: v.caseStateRow,
 		contacts: v.contactRow, registered: v.registeredRow, accounts: v.accountRow, agents: v.agentRow,
-		addresses: v.addressRow, externals: v.externalRow, messages: v.messageRow, caseRows: v.rowOfCase,
+		addresses: v.addressRow, externals: v.externalRow, messages: v.messageRow,
 		exceptions: v.exceptionRow, unresolved: v.unresolvedRow, messageIDs: v.messageIDRow, archive: v.archiveRow,
 		bodies: v.chunkRow, bodyOwners: v.ownerRow, staged: unchecked,
 		deliveries: v.deliveryRow, due: v.waitRow(due, timeSize+16), lanes: v.waitRow(lanes, hashSize+timeSize+16), leases: v.leaseRow,
-		deliveryMessages: v.deliveryIndex(deliveryMessages), deliveryStates: v.deliveryIndex(deliveryStates),
-		tallies: v.tallyRow,
+		deliveryStates: v.deliveryIndex(deliveryStates),
+		tallies:        v.tallyRow,
 	}
 }
 
@@ -111,7 +111,7 @@ func (v *verifier) caseRow(r *reader, k, val []byte) {
 		return
 	}
 	name := fmt.Sprintf("case %d", c.Number)
-	if !bytes.Equal(k, number(c.Number)) {
+	if !bytes.Equal(k, ofCase(c.Number, ofRecord)) {
 		v.found(name, "it is stored as %x", k)
 	}
 	if !v.bad[caseStates.String()] {
@@ -119,10 +119,10 @@ func (v *verifier) caseRow(r *reader, k, val []byte) {
 			v.found(name, "no row of %s leads to it", caseStates)
 		}
 	}
-	v.need(r, caseCustomers, [][]byte{caseCustomer(&c)}, name)
+	v.need(r, contacts, [][]byte{caseCustomer(&c)}, name)
 	v.exists(r, contacts, c.Customer[:], name+" customer")
 	if c.MergedInto != 0 {
-		v.exists(r, cases, number(c.MergedInto), name+" merged into")
+		v.exists(r, cases, ofCase(c.MergedInto, ofRecord), name+" merged into")
 	}
 	v.shared(r, c.Number, name)
 }
@@ -130,11 +130,11 @@ func (v *verifier) caseRow(r *reader, k, val []byte) {
 // shared compares the rows that the messages of a case have in common with
 // what these messages say.
 func (v *verifier) shared(r *reader, n uint64, name string) {
-	if v.bad[caseRows.String()] || v.bad[messages.String()] {
+	if v.bad[cases.String()] || v.bad[messages.String()] {
 		return
 	}
 	refs, usage := map[string]store.Message{}, map[string]*store.Usage{}
-	for k := range r.rows(caseRows, ofCase(n, ofMessages), nil) {
+	for k := range r.rows(cases, ofCase(n, ofMessages), nil) {
 		var m store.Message
 		if ok, err := r.find(messages, k[caseRow:], &m); !ok || err != nil {
 			return // reported with the timeline, or the message
@@ -157,9 +157,9 @@ func (v *verifier) shared(r *reader, n uint64, name string) {
 			v.sameRef(r, []byte(key), refOf(&m, false), name)
 		}
 	}
-	for k, val := range r.rows(caseRows, ofCase(n, ofUse), nil) {
+	for k, val := range r.rows(cases, ofCase(n, ofUse), nil) {
 		want, ok := usage[string(k)]
-		if got, err := r.unseal(caseRows, k, val); err != nil || !ok || !bytes.Equal(got, appendUsage(nil, *want)) {
+		if got, err := r.unseal(cases, k, val); err != nil || !ok || !bytes.Equal(got, appendUsage(nil, *want)) {
 			v.found(name, "the use of an address (%x) is not what its messages say", k)
 		}
 		delete(usage, string(k))
@@ -187,23 +187,27 @@ func (v *verifier) caseStateRow(r *reader, k, val []byte) {
 		v.found(fmt.Sprintf("%s %x", caseStates, k), "not a row")
 		return
 	}
-	c, ok := load[store.Case](v, r, cases, k[len(k)-8:], caseStates.String())
+	c, ok := load[store.Case](v, r, cases, join(k[len(k)-8:], []byte{ofRecord}), caseStates.String())
 	if ok && (!bytes.Equal(k, caseState(&c)) || string(val) != c.Queue) {
 		v.stale(caseStates, k, nil)
 	}
 }
 
 func (v *verifier) caseCustomerRow(r *reader, k, _ []byte) {
-	if len(k) != 16+8 {
-		v.found(fmt.Sprintf("%s %x", caseCustomers, k), "not a row")
+	if len(k) != 16+1+8 || k[16] != underRecord {
+		v.found(fmt.Sprintf("%s %x", contacts, k), "not a row")
 		return
 	}
-	if c, ok := load[store.Case](v, r, cases, k[16:], caseCustomers.String()); ok {
-		v.stale(caseCustomers, k, [][]byte{caseCustomer(&c)})
+	if c, ok := load[store.Case](v, r, cases, join(k[17:], []byte{ofRecord}), contacts.String()); ok {
+		v.stale(contacts, k, [][]byte{caseCustomer(&c)})
 	}
 }
 
 func (v *verifier) contactRow(r *reader, k, val []byte) {
+	if isUnder(contacts, k) {
+		v.caseCustomerRow(r, k, val)
+		return
+	}
 	v.counts.Contacts++
 	if c, ok := own[store.Contact](v, r, contacts, k, val); ok {
 		name := fmt.Sprintf("contact %s", c.ID)
