@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"iter"
@@ -51,10 +52,13 @@ func (r *reader) newestCases(b bucket, _, before []byte) iter.Seq2[[]byte, []byt
 				n = caseOf(k)
 				break
 			}
-			if n == 0 { // of the installation
+			last := from
+			from = ofCase(n, ofRecord)
+			// Number 0 is the installation. In a damaged page a key may come out of
+			// order: never go back.
+			if n == 0 || last != nil && bytes.Compare(from, last) >= 0 {
 				return
 			}
-			from = ofCase(n, ofRecord)
 			if v := r.row(b, from); v != nil && !yield(from, v) {
 				return
 			}

@@ -6,47 +6,49 @@
 // first 16 bytes of a SHA-256, a time 12 bytes that sort. "-" is an empty value.
 //
 //	meta               word -> schema version, installation
-//	cases              number -> Case
-//	case-states        state 0 number -> queue           lists by state and queue
-//	case-customers     contact id number -> -            the cases of a customer
+//	cases              number c -> Case              all of a case lies together:
+//	                   number d id -> -              its deliveries
+//	                   number l id -> LogEntry       its log; number 0: the installation's
+//	                   number m id -> -              its messages
+//	                   number o ordinal id -> -      and by ordinal (4 bytes)
+//	                   number u hash(address) -> usage   who took part in it
+//	case-states        state 0 number -> queue       lists by state and queue
 //	contacts           id -> Contact
-//	registered         id -> -                           guests outnumber them
+//	                   id > number -> -              the cases he is the customer of
+//	registered         id -> -                       guests outnumber them
 //	accounts           id -> Account
 //	agents             id -> Agent
-//	addresses          hash(address) who id -> -         many may share one; who: a registered
-//	                                                     contact, b guest, c account, d agent
+//	addresses          hash(address) who id -> -     many may share one; who: a registered
+//	                                                 contact, b guest, c account, d agent
 //	externals          hash(External) contact id -> -
 //	messages           id -> Message
-//	timeline           number id -> -                    the messages of a case
-//	ordinals           number ordinal id -> -            and by ordinal (4 bytes)
-//	exceptions         id -> reason                      messages on the exceptions list
-//	unresolved         id -> -                           on a case, with an unresolved party
+//	                   id > delivery id -> -         its deliveries
+//	exceptions         id -> reason                  messages on the exceptions list
+//	unresolved         id -> -                       on a case, with an unresolved party
 //	message-ids        hash(Message-ID) o id -> ref      messages that bear it
 //	                   hash(Message-ID) r number -> ref  cases with a message that names it,
-//	                                                     and the oldest such message
-//	used               number hash(address) -> usage     who took part in a case
+//	                                                 and the oldest such message
 //	archive            id -> header blocks, and a body up to 16 KiB
 //	bodies             body chunk -> bucket { c -> bytes }
-//	body-owners        body id -> -                      the messages a body belongs to
-//	staged             body -> -                         bodies that belong to none yet
+//	body-owners        body id -> -                  the messages a body belongs to
+//	staged             body -> -                     bodies that belong to none yet
 //	deliveries         id -> Delivery
-//	due                time id -> -                      the outbox, in order,
-//	lanes              hash(lane) time id -> -           and those that wait in a lane
-//	leases             id -> until, epoch                claimed: then there is no due row
-//	delivery-messages  message id -> -
-//	delivery-cases     number id -> -
-//	delivery-states    state 0 id -> -                   all but the delivered
-//	log                number id -> LogEntry             number 0: of the installation
+//	due                time id -> -                  the outbox, in order,
+//	lanes              hash(lane) time id -> -       and those that wait in a lane
+//	leases             id -> until, epoch            claimed: then there is no due row
+//	delivery-states    state 0 id -> -               all but the delivered
 //	tallies            day hash(kind address case) time any -> checksum
-//	                                                     a day is 4 bytes; those before
-//	                                                     yesterday are swept
+//	                                                 a day is 4 bytes; those before
+//	                                                 yesterday are swept
 //
 // Records are CBOR (RFC 8949) with the names of their JSON tags. What a later
 // version adds is ignored by an earlier one. Every value that is not empty ends
 // with a CRC-32C over key and value, but for case-states and exceptions. Message-IDs and
 // addresses are chosen by strangers, so their keys are hashes. An ordinary new
 // case dirties two pages at random, those of message-ids and of addresses; all
-// its other rows go to the end of their buckets.
+// its other rows go to the end of their buckets, and those that belong together
+// into the same pages: taking a page full of small rows apart and putting it
+// together again is the larger part of what a commit costs.
 //
 // # Commits
 //

@@ -19,8 +19,8 @@ import (
 )
 
 // schema is the version of the bucket map. A file that says more is refused; a
-// file that says less is brought forward, once there is something to bring.
-const schema = 1
+// file that says less is brought forward (upgrade.go).
+const schema = 2
 
 // mounted is the open file.
 type mounted struct {
@@ -157,7 +157,7 @@ func (s *Store) checkSchema(m *mounted) error {
 		if err != nil {
 			return err
 		}
-		if have := newFields(v).uint(); have != schema {
+		if have := newFields(v).uint(); have == 0 || have > schema {
 			return fmt.Errorf("%w: the file has version %d, this program knows %d", store.ErrSchema, have, schema)
 		}
 		return nil

@@ -96,7 +96,7 @@ func Open(path string, opts Options) (*Store, error) {
 	if err := guard(func() error { return s.mount(false) }); err != nil {
 		return nil, fmt.Errorf("opening store %q: %w", path, err)
 	}
-	if err := errors.Join(s.addBuckets(), s.readLastCase()); err != nil {
+	if err := s.ready(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening store %q: %w", path, err), s.db.Swap(nil).db.Close())
 	}
 	s.wholes.Go(s.run)
@@ -104,6 +104,16 @@ func Open(path string, opts Options) (*Store, error) {
 		s.log.Warn("bodies left behind by an earlier run are not swept yet", "error", err)
 	}
 	return s, nil
+}
+
+// ready makes a file of an earlier version one of this.
+func (s *Store) ready() error {
+	for _, step := range []func() error{s.upgrade, s.addBuckets, s.readLastCase} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // addBuckets makes the buckets that a file of an earlier version lacks. Beside
