@@ -124,7 +124,7 @@ func TestMoods(t *testing.T) {
 		hop.restart(nil)
 		g.submit(t, "stripped", "ana@stripped.example")
 		d := g.went(t, "ana@stripped.example", "")
-		if d.State != store.Queued || hop.count("stripped") != 0 || d.Attempts[0].Reply != "4.4.1 STARTTLS is not offered, and tls is require" {
+		if d.State != store.Queued || hop.count("stripped") != 0 || d.Attempts[0].Reply != "4.7.4 STARTTLS is not offered, and tls is require" {
 			t.Errorf("%+v", d)
 		}
 		hop.restart(pinned)

@@ -334,7 +334,21 @@ func all(n int, v verdict) []verdict {
 }
 
 func unreached(err error) verdict {
-	return verdict{state: store.Queued, reply: "4.4.1 " + clean([]byte(err.Error())), unreached: true}
+	return verdict{state: store.Queued, reply: whyUnreached(err) + " " + clean([]byte(err.Error())), unreached: true}
+}
+
+// whyUnreached is the status of a session that could not be opened (RFC 3463
+// §3.5, §3.8): 4.7 is for who answers and does not do what a route asks of him.
+func whyUnreached(err error) string {
+	switch {
+	case errors.As(err, new(without)):
+		return "4.7.4" // security features not supported
+	case errors.Is(err, errTLS):
+		return "4.7.5" // cryptographic failure
+	case errors.Is(err, errSignIn):
+		return "4.7.0"
+	}
+	return "4.4.1" // no answer from host
 }
 
 // faultVerdict is for an attempt that panicked, we don't know where.

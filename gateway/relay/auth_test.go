@@ -102,8 +102,8 @@ func TestSignInWithPassword(t *testing.T) {
 	}{
 		{"PLAIN", "hunter2 \nx", map[string]func() sasl.Server{"PLAIN": plain, "LOGIN": log}, "250 2.0.0 OK: queued"},
 		{"LOGIN", "hunter2 \r\n", map[string]func() sasl.Server{"LOGIN": log}, "250 2.0.0 OK: queued"},
-		{"wrong", "hunter3", map[string]func() sasl.Server{"PLAIN": plain}, "4.4.1 signing in with PLAIN: 454 4.7.0 no"},
-		{"unknown mechanism", "hunter2 ", map[string]func() sasl.Server{"CRAM-MD5": plain}, "4.4.1 signing in: the next hop offers none of PLAIN, LOGIN"},
+		{"wrong", "hunter3", map[string]func() sasl.Server{"PLAIN": plain}, "4.7.0 signing in with PLAIN: 454 4.7.0 no"},
+		{"unknown mechanism", "hunter2 ", map[string]func() sasl.Server{"CRAM-MD5": plain}, "4.7.0 signing in: the next hop offers none of PLAIN, LOGIN"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, rt := securedSink(t, c.auth)

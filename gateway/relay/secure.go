@@ -207,6 +207,9 @@ func (c *conn) handshake(ctx context.Context, r *Relay, s *security, e endpoint)
 // errTLS: the handshake failed.
 var errTLS = errors.New("TLS")
 
+// without is the error of a next hop that does not do what a route asks for.
+type without struct{ error }
+
 // startTLS asks for TLS on a session in the clear (RFC 3207 §4). Whatever came
 // behind the answer was put there by somebody else, and whatever was offered
 // before counts no more.
@@ -214,7 +217,7 @@ func (c *conn) startTLS(ctx context.Context, r *Relay, s *security, e endpoint) 
 	must := s.mode != TLSOpportunistic
 	if !c.ext.startTLS {
 		if must {
-			return fmt.Errorf("STARTTLS is not offered, and tls is %s", s.mode)
+			return without{fmt.Errorf("STARTTLS is not offered, and tls is %s", s.mode)}
 		}
 		return nil
 	}
@@ -226,10 +229,10 @@ func (c *conn) startTLS(ctx context.Context, r *Relay, s *security, e endpoint) 
 	switch {
 	case err != nil:
 		return fmt.Errorf("saying STARTTLS: %w", err)
-	case rep.code != 220 && must:
-		return fmt.Errorf("the answer to STARTTLS is %s, and tls is %s", rep, s.mode)
 	case rep.code == 421:
 		return fmt.Errorf("%w: %s", errClosing, rep)
+	case rep.code != 220 && must:
+		return without{fmt.Errorf("the answer to STARTTLS is %s, and tls is %s", rep, s.mode)}
 	case rep.code != 220:
 		return nil
 	case c.r.Buffered() > 0:

@@ -59,7 +59,7 @@ func TestTLSModes(t *testing.T) {
 				d := tried(t, rt)
 				a := d.Attempts[0]
 				if c.err != "" {
-					if d.State != store.Queued || !strings.HasPrefix(a.Reply, "4.4.1 TLS: the next hop's certificate is not the one expected: ") || !strings.Contains(a.Reply, c.err) || a.TLS != nil || len(s.from) > 0 {
+					if d.State != store.Queued || !strings.HasPrefix(a.Reply, "4.7.5 TLS: the next hop's certificate is not the one expected: ") || !strings.Contains(a.Reply, c.err) || a.TLS != nil || len(s.from) > 0 {
 						t.Errorf("%+v", d)
 					}
 					return
@@ -87,7 +87,7 @@ func TestStrippedSTARTTLS(t *testing.T) {
 			rt.TLSPin = []string{strings.Repeat("ab", 32)}
 		}
 		d := tried(t, rt)
-		if d.State != state || state == store.Queued && (d.Attempts[0].Reply != "4.4.1 STARTTLS is not offered, and tls is "+mode || len(s.from) > 0) {
+		if d.State != state || state == store.Queued && (d.Attempts[0].Reply != "4.7.4 STARTTLS is not offered, and tls is "+mode || len(s.from) > 0) {
 			t.Errorf("%s: %+v", mode, d)
 		}
 	}
@@ -141,7 +141,7 @@ func scripted(t *testing.T, greeting string, texts ...string) (nextHop string, l
 func TestSTARTTLSInjection(t *testing.T) {
 	nextHop, _ := scripted(t, "220 hi", "250-mx\r\n250 STARTTLS", "220 go\r\n250 injected")
 	d := tried(t, Route{NextHop: nextHop, TLS: TLSRequire})
-	if d.State != store.Queued || d.Attempts[0].Reply != "4.4.1 TLS: 14 octets came in the clear behind the answer to STARTTLS" {
+	if d.State != store.Queued || d.Attempts[0].Reply != "4.7.5 TLS: 14 octets came in the clear behind the answer to STARTTLS" {
 		t.Errorf("%+v", d)
 	}
 }
@@ -164,7 +164,7 @@ func TestOpportunisticFallsBack(t *testing.T) {
 func TestSTARTTLSRefused(t *testing.T) {
 	nextHop, lines := scripted(t, "220 hi", "250-mx\r\n250 STARTTLS", "454 4.7.0 not now")
 	d := tried(t, Route{NextHop: nextHop, TLS: TLSRequire})
-	if d.State != store.Queued || d.Attempts[0].Reply != "4.4.1 the answer to STARTTLS is 454 4.7.0 not now, and tls is require" {
+	if d.State != store.Queued || d.Attempts[0].Reply != "4.7.4 the answer to STARTTLS is 454 4.7.0 not now, and tls is require" {
 		t.Errorf("%+v", d)
 	}
 	if got := fmt.Sprint(lines()); strings.Contains(got, "MAIL") {
