@@ -162,7 +162,7 @@ func (r *Relay) judge(s *security, host string, cs tls.ConnectionState) (*store.
 	}
 	switch {
 	case s.mode == TLSVerify && wrong != nil:
-		return f, fmt.Errorf("%w: %v (its key is %s)", errNotOurs, wrong, f.Pin)
+		return f, fmt.Errorf("%w: its key is %s, and %w", errNotOurs, f.Pin, wrong)
 	case s.mode != TLSPin:
 		return f, nil
 	}
@@ -197,7 +197,7 @@ func (c *conn) handshake(ctx context.Context, r *Relay, s *security, e endpoint)
 	t := tls.Client(c.Conn, r.config(s, host, func(f *store.TLS) { c.tls = f }))
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.tls = nil
-		return fmt.Errorf("%w: %w", errTLS, err)
+		return fmt.Errorf("%w: %w", errTLS, brief{err})
 	}
 	c.Conn = t
 	c.r.Reset(t)
@@ -209,6 +209,17 @@ var errTLS = errors.New("TLS")
 
 // without is the error of a next hop that does not do what a route asks for.
 type without struct{ error }
+
+// brief is an error in the words of a stranger, perhaps: a certificate may have
+// any number of names. It shows little of them, and nothing that does harm.
+type brief struct{ error }
+
+func (b brief) Error() string {
+	text := b.error.Error()
+	return clean([]byte(text[:min(len(text), maxReplyText/2)]))
+}
+
+func (b brief) Unwrap() error { return b.error }
 
 // startTLS asks for TLS on a session in the clear (RFC 3207 §4). Whatever came
 // behind the answer was put there by somebody else, and whatever was offered

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -143,6 +144,21 @@ func TestSTARTTLSInjection(t *testing.T) {
 	d := tried(t, Route{NextHop: nextHop, TLS: TLSRequire})
 	if d.State != store.Queued || d.Attempts[0].Reply != "4.7.5 TLS: 14 octets came in the clear behind the answer to STARTTLS" {
 		t.Errorf("%+v", d)
+	}
+}
+
+// TestCertificateOfManyNames: what a certificate that will not do is made out to
+// is a stranger's word: little of it is kept, and none of its controls; the key,
+// which somebody may want to pin, is.
+func TestCertificateOfManyNames(t *testing.T) {
+	ca := testbed.NewAuthority(t)
+	cert := ca.Issue(func(c *x509.Certificate) {
+		c.DNSNames = append(slices.Repeat([]string{strings.Repeat("x", 2000)}, 50), "\r\nX-Evil: 1\x1b")
+	})
+	s := newSink(t, "smtp", func(srv *smtp.Server) { srv.TLSConfig = cert.Server() })
+	a := tried(t, Route{NextHop: strings.Replace(s.nextHop, "127.0.0.1", "localhost", 1), TLS: TLSVerify, TLSCA: ca.File}).Attempts[0]
+	if a.Result != "deferred" || len(a.Reply) > maxReplyText || !strings.Contains(a.Reply, "its key is "+cert.Pin+", and x509: certificate is valid for xxx") {
+		t.Errorf("%d octets: %.300q", len(a.Reply), a.Reply)
 	}
 }
 
