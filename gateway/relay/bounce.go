@@ -84,11 +84,19 @@ func blind(m *store.Message, address string) bool {
 	})
 }
 
+// isEnhanced reports whether a word is class.subject.detail (RFC 3463 §2).
+func isEnhanced(word string) bool {
+	parts := strings.Split(word, ".")
+	return len(parts) == 3 && len(parts[0]) == 1 && !slices.ContainsFunc(parts, func(part string) bool {
+		return part == "" || len(part) > 3 || strings.Trim(part, "0123456789") != ""
+	})
+}
+
 // statusOf is the status of a recipient (RFC 3463) by the last words about him;
 // class is what it must begin with.
 func statusOf(reply string, class byte) string {
 	for word := range strings.FieldsSeq(reply) {
-		if isStatus(word) && strings.Count(word, ".") == 2 && word[0] == class {
+		if isEnhanced(word) && word[0] == class {
 			return word
 		}
 		if !isStatus(word) {

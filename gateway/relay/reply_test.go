@@ -76,3 +76,23 @@ func FuzzReply(f *testing.F) {
 		}
 	})
 }
+
+// TestStatusOf: a report's status has the form that RFC 3463 gives it, and the
+// class of what happened, whatever was said.
+func TestStatusOf(t *testing.T) {
+	for in, want := range map[string]string{
+		"550 5.1.1 no":           "5.1.1",
+		"5.4.7 given up":         "5.4.7",
+		"550 2.1.5 ok":           "5.0.0",
+		"550 5..1 no":            "5.0.0",
+		"550 5.1. 5.1.1.1 5.1.2": "5.1.2",
+		"550 5.1234.1 no":        "5.0.0",
+		"550 55.1.1 no":          "5.0.0",
+		"550 no 5.1.1":           "5.0.0",
+		"":                       "5.0.0",
+	} {
+		if got := statusOf(in, '5'); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
