@@ -40,7 +40,7 @@ type conn struct {
 	timeouts *Timeouts
 	messages int        // transactions begun
 	idle     time.Time  // since when it lies unused
-	stirred  chan error // what ended the wait for an unasked word; nil: it is in use
+	stirred  chan error // what ended the wait for an unasked word; nil: nobody listens
 }
 
 // connect opens a session: TCP or UNIX, greeting, EHLO or LHLO, TLS, login.
@@ -169,13 +169,9 @@ func (x *extensions) offer(line []byte) {
 	case "STARTTLS":
 		x.startTLS = true
 	case "AUTH":
-		for _, w := range words[1:] {
-			x.auth = append(x.auth, strings.ToUpper(string(w)))
-		}
+		x.auth = appendWords(x.auth, words[1:])
 	case "XFORWARD":
-		for _, w := range words[1:] {
-			x.xforward = append(x.xforward, strings.ToUpper(string(w)))
-		}
+		x.xforward = appendWords(x.xforward, words[1:])
 	case "SIZE":
 		x.sized = true
 		if len(words) > 1 { // 0 is no limit
@@ -184,8 +180,31 @@ func (x *extensions) offer(line []byte) {
 	}
 }
 
-// flush writes what is in c.out.
+// maxWords is how many words of one kind are kept of an offer.
+const maxWords = 64
+
+// appendWords appends words in upper case, while there is room.
+func appendWords(list []string, words [][]byte) []string {
+	for _, w := range words[:min(len(words), maxWords-len(list))] {
+		list = append(list, strings.ToUpper(string(w)))
+	}
+	return list
+}
+
+// errUnasked: a reply came before there was anything to reply to. Whatever comes
+// next would be taken for the answer to something else.
+var errUnasked = errors.New("the next hop spoke before it was asked")
+
+// flush writes what is in c.out, unless replies are out of step. Of one that was
+// not asked for only the codes are told: it may be about a recipient.
 func (c *conn) flush(timeout time.Duration) error {
+	if c.r.Buffered() > 0 {
+		rep, err := c.reply(time.Second)
+		if err != nil {
+			return fmt.Errorf("%w: %w", errUnasked, err)
+		}
+		return fmt.Errorf("%w: %s", errUnasked, status(rep.String()))
+	}
 	c.SetWriteDeadline(time.Now().Add(timeout))
 	_, err := c.Write(c.out)
 	return err
@@ -212,21 +231,38 @@ func (c *conn) reset() error {
 
 // rest has somebody listen while the session lies unused.
 func (c *conn) rest() {
-	c.idle, c.stirred = time.Now(), make(chan error, 1)
+	c.idle = time.Now()
+	c.listen()
+}
+
+// listen has somebody wait for an unasked word. Nothing else reads until rouse.
+func (c *conn) listen() {
+	stirred := make(chan error, 1)
+	c.stirred = stirred
 	c.SetReadDeadline(time.Time{})
 	go func() {
 		_, err := c.r.Peek(1)
-		c.stirred <- err
+		stirred <- err
 	}()
 }
 
-// rouse ends the rest. It is false if the next hop has hung up or said
+// spoke reports whether the one who listens has heard something.
+func (c *conn) spoke() bool { return len(c.stirred) > 0 }
+
+// rouse ends the listening. It is false if the next hop has hung up or said
 // something: that would be taken for the answer to what is asked next.
 func (c *conn) rouse() bool {
 	c.SetReadDeadline(time.Unix(1, 0))
 	err := <-c.stirred
 	c.stirred = nil
 	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// hush ends the listening, if there is any.
+func (c *conn) hush() {
+	if c.stirred != nil {
+		c.rouse()
+	}
 }
 
 // quit ends an unused session in good manners, but briefly. Only for one that

@@ -49,6 +49,8 @@
 // What people do to the outbox (hold, release, retry, drop) goes through Acts,
 // so that it and an attempt under way heed each other.
 //
-// Nothing here logs a recipient or the text of a reply: a Bcc recipient's
-// address must not show (design, invariant 7). Both are in the row.
+// Nothing here logs a recipient or the text of a reply to MAIL and what follows: a
+// Bcc recipient's address must not show (design, invariant 7). Both are in the
+// row. Why no session could be opened is logged. What strangers say is escaped
+// and cut to size wherever it is kept or shown.
 package relay

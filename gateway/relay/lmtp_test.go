@@ -20,7 +20,7 @@ const (
 const (
 	hungUp  = "4.4.2 no reply to the final dot, it may have been taken: the next hop hung up"
 	silent  = "4.4.2 no reply to the final dot, it may have been taken: read pipe: i/o timeout"
-	surplus = "4.5.0 more replies to the final dot than recipients, it may have been taken"
+	surplus = "4.5.0 more replies to the final dot than there should be, it may have been taken"
 )
 
 // lmtpDialogues: RFC 2033 §4.2 has a reply to the final dot for each recipient

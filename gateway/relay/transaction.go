@@ -234,8 +234,14 @@ func (t *transaction) recipient(i int, rep reply) {
 }
 
 // turnedDown concludes a transaction without data. A 354 with no recipient
-// taken wants an empty message; hanging up is safer than sending one.
+// taken wants an empty message; hanging up is safer than sending one. With more
+// replies than commands, who knows what each was about.
 func (t *transaction) turnedDown() {
+	if codes := t.unasked(); codes != "" {
+		clear(t.to)
+		t.decide(verdict{state: store.Queued, reply: "4.5.0 replies are out of step: unasked, the next hop says " + codes})
+		return
+	}
 	switch {
 	case t.data.code == 0: // DATA was not sent: all have their verdict
 	case t.data.code == 354: // and nobody was taken: all have their verdict
@@ -250,11 +256,35 @@ func (t *transaction) turnedDown() {
 	}
 }
 
+// unasked are the codes of a reply too many; empty if there is none. Noise is no
+// reply; and that it will hang up a next hop may say at any time (RFC 5321 §3.8).
+func (t *transaction) unasked() (codes string) {
+	if t.c.r.Buffered() == 0 {
+		return ""
+	}
+	t.broken = true
+	rep, err := t.c.reply(time.Second)
+	if err != nil || rep.code == 421 {
+		return ""
+	}
+	return status(rep.String())
+}
+
 // body sends the message. Nothing but the end of a message that was read whole
-// and clean ends the data: on any error the connection is closed without.
+// and clean ends the data: on any error the connection is closed without. While
+// it takes long enough, somebody listens: a reply that comes before the final
+// dot must not be taken for the reply to it.
 func (t *transaction) body() {
+	if t.c.r.Buffered() > 0 {
+		t.early()
+		return
+	}
+	if !t.src.ended {
+		t.c.listen()
+		defer t.c.hush()
+	}
 	for {
-		if t.c.r.Buffered() > 0 {
+		if t.c.stirred != nil && (t.c.spoke() || t.src.ended) && !t.c.rouse() {
 			t.early()
 			return
 		}
@@ -287,6 +317,10 @@ func (t *transaction) early() {
 		t.decide(verdict{state: rep.state(), reply: rep.String()})
 		return
 	}
+	if err != nil && !errors.Is(err, errReply) {
+		t.lost("the message", err)
+		return
+	}
 	t.decide(verdict{state: store.Queued, reply: "4.5.0 the message was answered before it was sent"})
 }
 
@@ -294,6 +328,7 @@ func (t *transaction) early() {
 // have said why (552, say) before it hung up.
 func (t *transaction) cutShort(err error) {
 	t.broken = true
+	t.c.hush()
 	if t.ctx.Err() == nil && !t.c.lmtp {
 		rep, e := t.c.reply(time.Second)
 		if e == nil && rep.code >= 400 {
@@ -314,11 +349,15 @@ func (t *transaction) final() {
 			t.unknown(err)
 			return
 		}
-		t.broken = t.broken || rep.code == 421 || rep.code/100 == 3
+		if rep.code/100 == 3 {
+			t.unknown(fmt.Errorf("%w: it is %s", errReply, rep))
+			return
+		}
+		t.broken = t.broken || rep.code == 421
 		v := verdict{state: rep.state(), reply: rep.String(), relayed: !t.c.ext.dsn}
 		if !t.c.lmtp {
 			t.decide(v)
-			return
+			break
 		}
 		v.own = true
 		t.to[i] = v
@@ -328,15 +367,19 @@ func (t *transaction) final() {
 	}
 }
 
-// surplus looks at replies to the final dot that are more than the recipients:
-// if not all are alike, who knows whom each is about. A 421 is about nobody.
+// surplus looks at replies to the final dot that are more than there should be:
+// if not all are alike, who knows what each is about. A 421 is about nobody.
+// Noise behind the one reply of SMTP takes nothing back: who makes it always
+// would have the mail again and again.
 func (t *transaction) surplus() {
+	const patience = time.Second
 	t.broken = true
 	state := t.to[t.took[0]].state
 	mixed := slices.ContainsFunc(t.took, func(i int) bool { return t.to[i].state != state })
+	end := time.Now().Add(patience)
 	for n := 0; t.c.r.Buffered() > 0; n++ {
-		rep, err := t.c.reply(time.Second)
-		if rep.code == 421 {
+		rep, err := t.c.reply(time.Until(end))
+		if rep.code == 421 || !t.c.lmtp && (err != nil || n == maxReplyLines) {
 			return
 		}
 		if err != nil || mixed || rep.state() != state || n == maxReplyLines {
@@ -350,7 +393,7 @@ func (t *transaction) surplus() {
 // dot are out of step.
 func (t *transaction) doubt() {
 	for _, i := range t.took {
-		t.to[i] = verdict{state: store.Queued, reply: "4.5.0 more replies to the final dot than recipients, it may have been taken", ambiguous: true}
+		t.to[i] = verdict{state: store.Queued, reply: "4.5.0 more replies to the final dot than there should be, it may have been taken", ambiguous: true}
 	}
 }
 
@@ -365,9 +408,15 @@ func (t *transaction) unknown(err error) {
 }
 
 // lost concludes a transaction whose connection failed before the final dot.
+// Where replies are out of step none of those before can be trusted.
 func (t *transaction) lost(stage string, err error) {
 	t.broken = true
-	t.decide(verdict{state: store.Queued, reply: "4.4.2 connection lost at " + stage + ": " + t.why(err)})
+	reply := "4.4.2 connection lost at " + stage + ": "
+	if errors.Is(err, errUnasked) {
+		clear(t.to)
+		reply = "4.5.0 replies are out of step at " + stage + ": "
+	}
+	t.decide(verdict{state: store.Queued, reply: reply + t.why(err)})
 }
 
 // why is the reason behind an error: if it was us who closed the connection,
