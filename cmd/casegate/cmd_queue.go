@@ -72,7 +72,7 @@ func (p *program) deliveryShown(w io.Writer, d store.Delivery) {
 	say(w, 1, "reason", d.Reason)
 	for _, a := range d.Attempts {
 		if a.TLS != nil {
-			say(w, 1, "tls", fmt.Sprintf("%s %s %s, %s, key %s of %s", p.at(a.At), a.TLS.Version, a.TLS.Cipher, a.TLS.Trust, a.TLS.Pin, a.TLS.Peer))
+			say(w, 1, "tls", fmt.Sprintf("%s %s %s, %s, key %s of %s", p.moment(a.At), a.TLS.Version, a.TLS.Cipher, a.TLS.Trust, a.TLS.Pin, a.TLS.Peer))
 		}
 	}
 	for _, to := range d.Recipients {

@@ -405,5 +405,7 @@ func (d *daemon) release() {
 	}
 	if err := d.store.Close(); err != nil {
 		d.log.Error("closing the store", "error", err)
+		return
 	}
+	d.log.Info("stopped: the store is closed")
 }

@@ -284,6 +284,7 @@ func TestHealth(t *testing.T) {
 	if err := <-g.exited; err != nil {
 		t.Errorf("serve ended with %v", err)
 	}
+	g.await("stopped: the store is closed", 1)
 	g.cmd = nil // a second signal would end it at once
 }
 

@@ -185,3 +185,6 @@ func (p *program) at(t time.Time) string {
 	}
 	return t.In(p.zone).Format("2006-01-02 15:04")
 }
+
+// moment is at to the second, where an hour's logs are compared with it.
+func (p *program) moment(t time.Time) string { return t.In(p.zone).Format(time.DateTime) }

@@ -210,7 +210,7 @@ func (p *program) deliveryLines(w io.Writer, depth int, d store.Delivery) {
 		say(w, depth, "delivery", line)
 	}
 	for _, a := range d.Attempts {
-		line := fmt.Sprintf("%s %s, %s", p.at(a.At), a.NextHop, a.Result)
+		line := fmt.Sprintf("%s %s, %s", p.moment(a.At), a.NextHop, a.Result)
 		if a.TLS != nil {
 			line += fmt.Sprintf(" over %s (%s)", a.TLS.Version, a.TLS.Trust)
 		}

@@ -87,7 +87,10 @@ func (r *Relay) Run(ctx context.Context) error {
 	work, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(nil)
 	r.dispatch(ctx, work)
-	grace := time.AfterFunc(r.opts.Grace, func() { cancel(errStopping) })
+	grace := time.AfterFunc(r.opts.Grace, func() {
+		r.opts.Logger.Warn("deliveries under way are cut off: a stop waits no longer for them", "deliveries", r.inHand.len(), "waited", r.opts.Grace)
+		cancel(errStopping)
+	})
 	defer grace.Stop()
 	r.work.Wait()
 	for _, h := range r.routes.Load().hops {

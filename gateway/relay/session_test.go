@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
 	"testing"
@@ -216,10 +217,14 @@ func TestStopHasAnEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m, p := newMemory(), newPeer(t, hello+eight+mail1+"C: DATA\nS: 354 go\nD:\nW: 5m\nS: 250 2.0.0 ok")
 		id := m.add(eml, time.Now(), "ana@x.example")
-		_, stop := run(t, m, Options{Dial: p.Dial})
+		var log bytes.Buffer
+		_, stop := run(t, m, Options{Dial: p.Dial, Logger: slog.New(slog.NewTextHandler(&log, nil))})
 		time.Sleep(time.Second)
 		begin := time.Now()
 		stop()
+		if !strings.Contains(log.String(), "are cut off: a stop waits no longer for them\" deliveries=1 waited=30s") {
+			t.Errorf("the log does not say so:\n%s", &log)
+		}
 		if took := time.Since(begin); took != 30*time.Second {
 			t.Errorf("stopping took %s", took)
 		}
