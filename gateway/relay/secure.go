@@ -162,7 +162,7 @@ func (r *Relay) judge(s *security, host string, cs tls.ConnectionState) (*store.
 	}
 	switch {
 	case s.mode == TLSVerify && wrong != nil:
-		return f, fmt.Errorf("%w: its key is %s, and %w", errNotOurs, f.Pin, wrong)
+		return f, fmt.Errorf("%w: %w (its key is %s)", errNotOurs, brief{wrong, maxReplyText / 4}, f.Pin)
 	case s.mode != TLSPin:
 		return f, nil
 	}
@@ -197,7 +197,7 @@ func (c *conn) handshake(ctx context.Context, r *Relay, s *security, e endpoint)
 	t := tls.Client(c.Conn, r.config(s, host, func(f *store.TLS) { c.tls = f }))
 	if err := t.HandshakeContext(ctx); err != nil {
 		c.tls = nil
-		return fmt.Errorf("%w: %w", errTLS, brief{err})
+		return fmt.Errorf("%w: %w", errTLS, brief{err, maxReplyText / 2})
 	}
 	c.Conn = t
 	c.r.Reset(t)
@@ -211,12 +211,17 @@ var errTLS = errors.New("TLS")
 type without struct{ error }
 
 // brief is an error in the words of a stranger, perhaps: a certificate may have
-// any number of names. It shows little of them, and nothing that does harm.
-type brief struct{ error }
+// any number of names. It shows so many octets of them, and nothing that does
+// harm.
+type brief struct {
+	error
+	most int
+}
 
 func (b brief) Error() string {
 	text := b.error.Error()
-	return clean([]byte(text[:min(len(text), maxReplyText/2)]))
+	text = clean([]byte(text[:min(len(text), b.most)]))
+	return strings.ToValidUTF8(text[:min(len(text), b.most)], "")
 }
 
 func (b brief) Unwrap() error { return b.error }
