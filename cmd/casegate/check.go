@@ -188,7 +188,7 @@ func (c *checker) probed(p relay.Probed, to string) {
 	c.ok(foundHop, "next hop %s answers", name)
 	switch {
 	case p.Stage == relay.StageTLS:
-		c.add(foundTLS, "warning", "mail for it waits in the outbox; see tls, tls_pin and tls_ca, and whether smtp or smtps is right", "next hop %s: %v", name, p.Err)
+		c.add(foundTLS, graveness(p), "mail for it waits in the outbox; see tls, tls_pin and tls_ca, and whether smtp or smtps is right", "next hop %s: %v", name, p.Err)
 		return
 	case p.TLS != nil:
 		c.ok(foundTLS, "next hop %s: %s, certificate of %s %s, key %s", name, p.TLS.Version, p.TLS.Peer, p.TLS.Trust, p.TLS.Pin)
@@ -197,7 +197,7 @@ func (c *checker) probed(p relay.Probed, to string) {
 	}
 	switch {
 	case p.Stage == relay.StageSignIn:
-		c.add(foundSignIn, "warning", "mail for it waits in the outbox; see auth", "next hop %s: %v", name, p.Err)
+		c.add(foundSignIn, graveness(p), "mail for it waits in the outbox; see auth", "next hop %s: %v", name, p.Err)
 		return
 	case p.Signed:
 		c.ok(foundSignIn, "next hop %s lets us sign in", name)
@@ -211,6 +211,15 @@ func (c *checker) probed(p relay.Probed, to string) {
 	if len(p.Lacks) > 0 {
 		c.add(foundLacks, "warning", "mail that needs it cannot be handed on there: nothing is re-encoded", "next hop %s does not offer %s", name, strings.Join(p.Lacks, ", "))
 	}
+}
+
+// graveness of what was met at a next hop: what may pass by itself is no reason
+// to stop a deployment.
+func graveness(p relay.Probed) string {
+	if p.Lasting {
+		return "error"
+	}
+	return "warning"
 }
 
 // specimen is a message as routes see it.

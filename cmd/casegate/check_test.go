@@ -81,7 +81,7 @@ routes:
 	all := strings.Join(lines, "\n")
 	for _, want := range []string{
 		"CG0405 warning next hop smtp://HOP does not take mail for postmaster@refused.example: the answer to RCPT is 550 5.7.1 relaying denied",
-		"CG0403 warning next hop smtp://HOP: STARTTLS is not offered, and tls is require",
+		"CG0403 error next hop smtp://HOP: STARTTLS is not offered, and tls is require",
 		"CG0403 warning next hop smtp://HOP has no TLS: mail for it goes in the clear",
 		"CG0405 ok next hop smtp://HOP takes mail for postmaster@maybe.example",
 		"CG0401 warning next hop smtp://127.0.0.1:1: connecting: ",

@@ -19,8 +19,8 @@ const (
 
 // TestCheckRealHops: what check says of a real Postfix and a real Dovecot, and of
 // what may be wrong with them, in the words that people read. None of them gets
-// a mail by it. A next hop that is wrong today is a warning and no failure; a
-// file that is missing is.
+// a mail by it. What may pass by itself is a warning and no failure; somebody
+// else's certificate, a login that is refused or a missing file is one.
 func TestCheckRealHops(t *testing.T) {
 	ca := testbed.NewAuthority(t)
 	cert := ca.Issue(nil)
@@ -60,9 +60,9 @@ func TestCheckRealHops(t *testing.T) {
 			"CG0405  ok       next hop HOP takes mail for ana@x.example",
 			"CG0406  warning  next hop HOP does not offer 8BITMIME, SMTPUTF8", comesBack,
 		}},
-		{"another CA", "smtp://" + mta.STARTTLS, ", tls: verify, tls_ca: other-ca.pem" + signed, "ana@x.example", exitOK, []string{
+		{"another CA", "smtp://" + mta.STARTTLS, ", tls: verify, tls_ca: other-ca.pem" + signed, "ana@x.example", exitFailed, []string{
 			"CG0401  ok       next hop HOP answers",
-			"CG0403  warning  next hop HOP: TLS: the next hop's certificate is not the one expected: x509: certificate signed by unknown authority", tlsWaits,
+			"CG0403  error    next hop HOP: TLS: the next hop's certificate is not the one expected: its key is PIN, and x509: certificate signed by unknown authority", tlsWaits,
 		}},
 		{"no CA file", "smtp://" + mta.STARTTLS, ", tls: verify, tls_ca: none.pem" + signed, "ana@x.example", exitFailed, []string{
 			"CG0402  error    relay: route 1 (inbound): next hop HOP: the CA file: open none.pem: no such file or directory", "        hint: see routes",
@@ -75,9 +75,9 @@ func TestCheckRealHops(t *testing.T) {
 			"CG0401  ok       next hop HOP answers",
 			"CG0405  warning  next hop HOP does not take mail for ana@x.example: the answer to MAIL is 530 5.7.0 Must issue a STARTTLS command first", mustTake,
 		}},
-		{"a wrong password", "smtp://" + mta.STARTTLS, secure + ", auth: {user: ana@x.example, password_file: wrong}", "ana@x.example", exitOK, []string{
+		{"a wrong password", "smtp://" + mta.STARTTLS, secure + ", auth: {user: ana@x.example, password_file: wrong}", "ana@x.example", exitFailed, []string{
 			"CG0401  ok       next hop HOP answers",
-			"CG0404  warning  next hop HOP: signing in with PLAIN: 535 5.7.8 Error: authentication failed", authWaits,
+			"CG0404  error    next hop HOP: signing in with PLAIN: 535 5.7.8 Error: authentication failed", authWaits,
 		}},
 		{"no password file", "smtp://" + mta.STARTTLS, secure + ", auth: {user: ana@x.example, password_file: none}", "ana@x.example", exitFailed, []string{
 			"CG0402  error    relay: route 1 (inbound): next hop HOP: reading a secret: open none: no such file or directory", "        hint: see routes",
@@ -110,9 +110,9 @@ func TestCheckRealHops(t *testing.T) {
 			"CG0405  warning  next hop HOP does not take mail for gone@x.example: the answer to RCPT is 550 5.1.1 <gone@x.example> User doesn't exist: gone@x.example", mustTake,
 			"CG0406  warning  next hop HOP does not offer SMTPUTF8", comesBack,
 		}},
-		{"Dovecot, another CA", "lmtp://" + box.LMTP, ", tls: verify, tls_ca: other-ca.pem", "ana@x.example", exitOK, []string{
+		{"Dovecot, another CA", "lmtp://" + box.LMTP, ", tls: verify, tls_ca: other-ca.pem", "ana@x.example", exitFailed, []string{
 			"CG0401  ok       next hop HOP answers",
-			"CG0403  warning  next hop HOP: TLS: the next hop's certificate is not the one expected: x509: certificate signed by unknown authority", tlsWaits,
+			"CG0403  error    next hop HOP: TLS: the next hop's certificate is not the one expected: its key is PIN, and x509: certificate signed by unknown authority", tlsWaits,
 		}},
 		{"Dovecot taken for SMTP", "smtp://" + box.LMTP, "", "ana@x.example", exitOK, []string{
 			"CG0401  warning  next hop HOP: the answer to HELO is 500 5.5.1 Unknown command", hopWaits,

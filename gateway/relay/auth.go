@@ -60,6 +60,11 @@ func readSecret(file string) (string, error) {
 // errSignIn: the next hop doesn't let us in.
 var errSignIn = errors.New("signing in")
 
+// refused is the error of a next hop that does not let us sign in, now or later.
+type refused struct{ error }
+
+func (r refused) Unwrap() error { return r.error }
+
 // mechanisms that we know, the better first (RFC 7628, XOAUTH2, RFC 4616, LOGIN).
 func (a *credentials) mechanism(offered []string) (string, error) {
 	known := []string{"PLAIN", "LOGIN"}
@@ -82,11 +87,11 @@ func (c *conn) signIn(ctx context.Context, a *credentials) error {
 		return nil
 	}
 	if c.tls == nil {
-		return fmt.Errorf("%w: not without TLS", errSignIn)
+		return refused{fmt.Errorf("%w: not without TLS", errSignIn)}
 	}
 	mech, err := a.mechanism(c.ext.auth)
 	if err != nil {
-		return err
+		return refused{err}
 	}
 	secret, err := a.secret(ctx, "")
 	if err != nil {
@@ -102,6 +107,8 @@ func (c *conn) signIn(ctx context.Context, a *credentials) error {
 	switch {
 	case err != nil:
 		return fmt.Errorf("%w with %s: %w", errSignIn, mech, err)
+	case rep.code/100 == 5:
+		return refused{fmt.Errorf("%w with %s: %s", errSignIn, mech, rep)}
 	case rep.code != 235:
 		return fmt.Errorf("%w with %s: %s", errSignIn, mech, rep)
 	}

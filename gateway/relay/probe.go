@@ -44,6 +44,13 @@ type Probed struct {
 	Lacks   []string   // extensions without which some mail cannot be handed on
 	Stage   string     // where it ended; empty: it takes mail
 	Err     error
+	Lasting bool // Err stays until somebody changes something: waiting does not help
+}
+
+// lasting tells a next hop that will not do from one that does not answer now:
+// it is somebody else, lacks what the route asks for, or refuses how we sign in.
+func lasting(err error) bool {
+	return errors.Is(err, errNotOurs) || errors.As(err, new(without)) || errors.As(err, new(refused))
 }
 
 // Probe looks at each next hop of a route as an attempt would: connect, TLS,
@@ -82,7 +89,7 @@ func (r *Relay) look(ctx context.Context, h *hop, from, to string) (p Probed) {
 	}()
 	c, err := r.connect(ctx, h)
 	if err != nil {
-		p.Stage, p.Err = StageConnect, err
+		p.Stage, p.Err, p.Lasting = StageConnect, err, lasting(err)
 		var where staged
 		if errors.As(err, &where) {
 			p.Stage = where.stage

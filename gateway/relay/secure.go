@@ -210,6 +210,8 @@ var errTLS = errors.New("TLS")
 // without is the error of a next hop that does not do what a route asks for.
 type without struct{ error }
 
+func (w without) Unwrap() error { return w.error }
+
 // brief is an error in the words of a stranger, perhaps: a certificate may have
 // any number of names. It shows so many octets of them, and nothing that does
 // harm.
