@@ -1,8 +1,11 @@
 package relay
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -10,10 +13,19 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
-// fullUntil is a store that has no room for a claim until a time.
+// fullUntil is a store that has no room for a claim until a time, or can't be
+// read at all.
 type fullUntil struct {
 	*memory
 	room time.Time
+	dead bool
+}
+
+func (f fullUntil) NextDue(ctx context.Context, room store.Room) (time.Time, bool, error) {
+	if f.dead && time.Now().Before(f.room) {
+		return time.Time{}, false, fmt.Errorf("looking: %w", store.ErrUnavailable)
+	}
+	return f.memory.NextDue(ctx, room)
 }
 
 func (f fullUntil) Claim(ctx context.Context, now time.Time, lease time.Duration, n int, room store.Room) ([]store.Delivery, error) {
@@ -23,27 +35,35 @@ func (f fullUntil) Claim(ctx context.Context, now time.Time, lease time.Duration
 	return f.memory.Claim(ctx, now, lease, n, room)
 }
 
-// TestRoomAgain: however long the store was full, mail moves within 10 s of
-// room (promise P7).
+// TestRoomAgain: however long the store was full or dead, mail moves within 10 s
+// of room (promise P7), and the log says once that it waits, and that it moves.
 func TestRoomAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		m, p := newMemory(), newPeer(t, accept)
-		room := time.Now().Add(32 * time.Second)
-		id := m.add(eml, time.Now(), "ana@x.example")
-		r, err := New(fullUntil{m, room}, Options{
-			Hostname: "gw.city.example", Dial: p.Dial,
-			Routes: []Route{{Role: "outbound", NextHop: "smtp://127.0.0.1:1"}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		stop := start(r)
-		time.Sleep(time.Until(room) + 10*time.Second)
-		stop()
-		if d := m.get(id); d.State != store.Delivered {
-			t.Errorf("10 s after there was room again: %+v", d)
-		}
+	for _, dead := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) { moveAgain(t, dead) })
+	}
+}
+
+func moveAgain(t *testing.T, dead bool) {
+	m, p := newMemory(), newPeer(t, accept)
+	room := time.Now().Add(32 * time.Second)
+	id := m.add(eml, time.Now(), "ana@x.example")
+	var log bytes.Buffer
+	r, err := New(fullUntil{m, room, dead}, Options{
+		Hostname: "gw.city.example", Dial: p.Dial, Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		Routes: []Route{{Role: "outbound", NextHop: "smtp://127.0.0.1:1"}},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := start(r)
+	time.Sleep(time.Until(room) + 10*time.Second)
+	stop()
+	if d := m.get(id); d.State != store.Delivered {
+		t.Errorf("10 s after there was room again: %+v", d)
+	}
+	if strings.Count(log.String(), "the outbox can't be read") != 1 || strings.Count(log.String(), "the outbox is read again") != 1 {
+		t.Errorf("the log:\n%s", &log)
+	}
 }
 
 // TestFullForLongerThanALease: what was delivered and cannot be recorded is not

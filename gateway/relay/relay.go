@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -101,7 +102,7 @@ func (r *Relay) Run(ctx context.Context) error {
 
 // dispatch claims what is due and starts it.
 func (r *Relay) dispatch(ctx, work context.Context) {
-	least, trouble, clock := 1, time.Second, clock{now: r.now}
+	least, trouble, clock := 1, trouble{log: r.opts.Logger}, clock{now: r.now}
 	r.work.Go(func() { r.recall(ctx) })
 	for ctx.Err() == nil {
 		t := r.routes.Load()
@@ -115,12 +116,11 @@ func (r *Relay) dispatch(ctx, work context.Context) {
 		}
 		n, sleep, err := r.claim(ctx, work, t, free)
 		if err != nil {
-			r.opts.Logger.Error("reading the outbox", "error", err, "again_in", trouble)
-			wait(ctx, nil, trouble)
-			trouble = min(2*trouble, mostTrouble)
+			wait(ctx, nil, trouble.met(err))
 			continue
 		}
-		least, trouble = 1, time.Second
+		trouble.over()
+		least = 1
 		if n == 0 {
 			wait(ctx, r.wake, sleep)
 		} else if n == free {
@@ -130,6 +130,31 @@ func (r *Relay) dispatch(ctx, work context.Context) {
 			least = max(1, t.share(r.opts.Concurrency)/2)
 		}
 	}
+}
+
+// trouble is a store that fails: said once, and again when the reason is
+// another.
+type trouble struct {
+	log   *slog.Logger
+	said  string
+	pause time.Duration
+}
+
+// met returns how long to wait before the next look.
+func (t *trouble) met(err error) time.Duration {
+	if t.said != err.Error() {
+		t.said = err.Error()
+		t.log.Error("the outbox can't be read: mail waits, and is looked for again every few seconds", "error", err)
+	}
+	t.pause = min(max(2*t.pause, time.Second), mostTrouble)
+	return t.pause
+}
+
+func (t *trouble) over() {
+	if t.said != "" {
+		t.log.Info("the outbox is read again")
+	}
+	t.said, t.pause = "", 0
 }
 
 // claim claims up to n deliveries that their next hops have room for, and starts
