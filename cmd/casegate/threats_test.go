@@ -1,16 +1,16 @@
 package main
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
 
 // TestThreats: the tests that testdata/threats.txt names are there, and none of
-// its threats is without one.
+// its threats is without one but those that are not built yet.
 func TestThreats(t *testing.T) {
 	root := filepath.Join("..", "..")
 	text, err := os.ReadFile(filepath.Join(root, "testdata", "threats.txt"))
@@ -18,9 +18,11 @@ func TestThreats(t *testing.T) {
 		t.Fatal(err)
 	}
 	sources := map[string]string{} // of the tests, by folder
-	threat, named, numbered := "", 1, 0
+	threat, named, built, numbers := "", 1, true, map[string]bool{}
 	for line := range strings.Lines(string(text)) {
 		switch {
+		case line == "NOT BUILT YET\n":
+			built = false
 		case strings.HasPrefix(line, "      "):
 			named++
 			folder := ""
@@ -37,14 +39,23 @@ func TestThreats(t *testing.T) {
 			if named == 0 {
 				t.Errorf("%s: no test", threat)
 			}
-			threat, named = strings.TrimSpace(line), 0
-			if strings.HasPrefix(line, fmt.Sprintf("%2d ", numbered+1)) {
-				numbered++
+			number := strings.TrimSpace(line[:3])
+			if number != "" && numbers[number] {
+				t.Errorf("threat %s stands there twice", number)
+			}
+			threat, named, numbers[number] = strings.TrimSpace(line), 0, true
+			if !built {
+				named = 1
 			}
 		}
 	}
-	if numbered != 27 || named == 0 {
-		t.Errorf("%d numbered threats", numbered)
+	for n := range 48 {
+		if !numbers[strconv.Itoa(n+1)] {
+			t.Errorf("threat %d is missing", n+1)
+		}
+	}
+	if named == 0 || built {
+		t.Errorf("the end is missing, behind: %s", threat)
 	}
 }
 

@@ -163,3 +163,29 @@ func TestFullDiskAtCreation(t *testing.T) {
 	}
 	verifyClean(t, open(t, path, Options{}))
 }
+
+// A disk with room and without an inode is full too. A store that is open needs
+// no more of them.
+func TestNoInodes(t *testing.T) {
+	dir := smallDisk(t, "tmpfs")
+	inodes := func(n string) {
+		t.Helper()
+		if err := syscall.Mount("none", dir, "tmpfs", syscall.MS_REMOUNT, "size=20m,nr_inodes="+n); err != nil {
+			t.Skipf("the disk can't be changed: %v", err)
+		}
+	}
+	inodes("1") // the folder's own
+	path := filepath.Join(dir, "casegate.db")
+	if _, err := Open(path, Options{Logger: quiet()}); !errors.Is(err, store.ErrFull) {
+		t.Errorf("error %v", err)
+	}
+	inodes("2")
+	st := open(t, path, Options{})
+	if err := os.WriteFile(filepath.Join(dir, "other"), nil, 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("there is an inode left: %v", err)
+	}
+	if _, err := newLetter(1, 600<<10).accept(context.Background(), st); err != nil {
+		t.Errorf("a message: %v", err)
+	}
+	verifyClean(t, st)
+}
