@@ -74,7 +74,7 @@ func (p *inbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receipt
 	var err error
 	for range maxTries {
 		var r Receipt
-		err = p.guarded(&a, func() error { p.read(ctx, &a); return nil })
+		err = p.guarded(&a.mail, func() error { p.read(ctx, &a); return nil })
 		if err == nil {
 			if r, err = p.settle(ctx, v, &a); !isDefect(err) {
 				return r, err
@@ -92,7 +92,7 @@ func (p *inbound) settle(ctx context.Context, v handover, a *arrival) (Receipt, 
 	return settle(ctx, p.pipeline, v,
 		func(r store.Reader) (store.Facts, error) { return r.Facts(query) },
 		func(f store.Facts) (n plan, err error) {
-			err = p.guarded(a, func() (err error) { n, err = p.plan(ctx, *a, f); return err })
+			err = p.guarded(&a.mail, func() (err error) { n, err = p.plan(ctx, *a, f); return err })
 			return n, err
 		})
 }

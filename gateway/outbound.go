@@ -72,10 +72,31 @@ func (p *outbound) Accept(ctx context.Context, env *Envelope, sink Sink) (Receip
 	if err := a.spool.body.Seal(ctx); err != nil {
 		return Receipt{}, err
 	}
-	p.read(ctx, &a)
+	var err error
+	for range maxTries {
+		var r Receipt
+		err = p.guarded(&a.sub.Mail, func() error { p.read(ctx, &a); return nil })
+		if err == nil {
+			if r, err = p.settle(ctx, v, &a); !isDefect(err) {
+				return r, err
+			}
+		}
+	}
+	// Unread it must not be sent, and who sent it is there to be told.
+	return Receipt{}, Verdict{554, [3]int{5, 3, 0}, "casegate has a defect that this message meets, and has not sent it: " + err.Error() + ": whoever runs this gateway finds it in the log"}
+}
+
+// settle decides on a submission and records it.
+func (p *outbound) settle(ctx context.Context, v handover, a *submission) (Receipt, error) {
 	return settle(ctx, p.pipeline, v,
-		func(r store.Reader) (store.Facts, error) { return askOutbound(r, a.sub, p.Settings) },
-		func(f store.Facts) (plan, error) { return p.plan(a, f) })
+		func(r store.Reader) (facts store.Facts, err error) {
+			err = p.guarded(&a.sub.Mail, func() (err error) { facts, err = askOutbound(r, a.sub, p.Settings); return err })
+			return facts, err
+		},
+		func(f store.Facts) (n plan, err error) {
+			err = p.guarded(&a.sub.Mail, func() (err error) { n, err = p.plan(*a, f); return err })
+			return n, err
+		})
 }
 
 // read is what the rules know of a submission, with what its listener says of

@@ -137,7 +137,7 @@ func (p *inbound) again(ctx context.Context, id store.ID) (a arrival, err error)
 		return a, err
 	}
 	a.env.Body, a.stored = a.spool.facts(), &old
-	if err := p.guarded(&a, func() error { p.read(ctx, &a); return nil }); err != nil {
+	if err := p.guarded(&a.mail, func() error { p.read(ctx, &a); return nil }); err != nil {
 		p.setAside(&a, err)
 	}
 	asStored(&a.mail, old)

@@ -7,11 +7,12 @@ import (
 
 	"github.com/casegate/casegate/gateway/mailauth"
 	"github.com/casegate/casegate/gateway/message"
+	"github.com/casegate/casegate/resolver"
 	"github.com/casegate/casegate/store"
 )
 
 // maxTries is how often a message that makes us panic is tried, before it is
-// kept unread.
+// kept unread, or, where we are to send it, refused.
 const maxTries = 3
 
 // defect is a panic of ours over a message. Its sender must not meet it again
@@ -22,12 +23,12 @@ func (d defect) Error() string { return "reading it failed (id " + d.id + ")" }
 
 func isDefect(err error) bool { return errors.As(err, &defect{}) }
 
-// guarded runs a stage of an arrival's way and turns a panic into a defect.
-func (p *inbound) guarded(a *arrival, stage func() error) (err error) {
+// guarded runs a stage of a message's way and turns a panic into a defect.
+func (p pipeline) guarded(m *resolver.Mail, stage func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			d := defect{newID()}
-			p.Logger.Error("panic over a message", "id", d.id, "message", a.mail.ID, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
+			p.Logger.Error("panic over a message", "id", d.id, "message", m.ID, "panic", fmt.Sprint(r), "stack", string(debug.Stack()))
 			err = d
 		}
 	}()

@@ -3,6 +3,8 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
 	"testing"
@@ -61,6 +63,44 @@ func TestPanicsOverAMessage(t *testing.T) {
 			if err != nil || counts.Messages != 2 {
 				t.Errorf("%+v %v", counts, err)
 			}
+		}
+	}
+}
+
+// TestPanicsOverASubmission: one that makes us panic is tried three times and then
+// refused: its client is told, nothing is sent, and the next finds nothing amiss.
+func TestPanicsOverASubmission(t *testing.T) {
+	const eml = "From: 311@city.example\r\nTo: %s\r\nSubject: poison\r\n\r\nbody\r\n"
+	for _, times := range []int{0, 2, 3, 100} {
+		left, tried := times, 0
+		var log bytes.Buffer
+		o := desk(t, func(o *gateway.Options) {
+			o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			o.Directory = func(context.Context, time.Time, []string) error {
+				if tried++; left > 0 {
+					left--
+					panic("a defect")
+				}
+				return nil
+			}
+		})
+		out := gateway.NewOutbound(o, gateway.Submitters{SendAs: []string{"311@city.example"}})
+		_, err := hand(t, out, gateway.RoleOutbound, "311@city.example", fmt.Sprintf(eml, "ana@x.example"), "ana@x.example")
+		var v gateway.Verdict
+		refused := errors.As(err, &v) && v.Code == 554 && strings.Contains(v.Text, "has not sent it: reading it failed (id ")
+		if refused != (times >= 3) || !refused && err != nil || tried != min(times+1, 3) || strings.Count(log.String(), "panic over a message") != min(times, 3) {
+			t.Errorf("%d panics: %v after %d tries; the log:\n%s", times, err, tried, &log)
+		}
+		left = 0
+		if _, err := hand(t, out, gateway.RoleOutbound, "311@city.example", fmt.Sprintf(eml, "bo@x.example"), "bo@x.example"); err != nil {
+			t.Errorf("%d panics: the next submission: %v", times, err)
+		}
+		want := 2
+		if refused {
+			want = 1
+		}
+		if counts, err := o.Store.Verify(t.Context(), func(f store.Finding) { t.Error(f) }); err != nil || counts.Deliveries != want || counts.Messages != want {
+			t.Errorf("%d panics: %+v %v", times, counts, err)
 		}
 	}
 }
