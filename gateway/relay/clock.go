@@ -39,31 +39,41 @@ func (r *Relay) latest() time.Time {
 // recall makes due what is put off for longer than it can be: it was queued by a
 // clock that was ahead.
 func (r *Relay) recall(ctx context.Context) {
+	trouble := trouble{log: r.opts.Logger}
 	for after := store.Cursor(""); ctx.Err() == nil; {
-		var ahead []store.ID
-		err := r.st.View(ctx, func(rd store.Reader) error {
-			list, next, err := rd.Deliveries(store.DeliveryFilter{State: store.Queued}, store.Page{After: after, Limit: 200})
-			for _, d := range list {
-				if d.Due.After(r.latest()) {
-					ahead = append(ahead, d.ID)
-				}
-			}
+		next, err := r.recallSome(ctx, after)
+		switch {
+		case err != nil:
+			wait(ctx, nil, trouble.met(err))
+		case next == "":
+			return
+		default:
+			trouble.over()
 			after = next
-			return err
-		})
-		if err == nil && len(ahead) > 0 {
-			r.opts.Logger.Warn("deliveries were put off by a clock that was ahead: they are due now", "deliveries", len(ahead))
-			err = r.Acts().Update(ctx, func(tx store.Tx) error { return r.due(tx, ahead) })
+			wait(ctx, nil, 10*time.Millisecond) // nothing is in a hurry after years
 		}
-		if err != nil {
-			r.opts.Logger.Error("looking for deliveries that were put off by a clock that was ahead", "error", err)
-			return
-		}
-		if after == "" {
-			return
-		}
-		wait(ctx, nil, 10*time.Millisecond) // nothing is in a hurry after years
 	}
+}
+
+// recallSome looks through a page of what waits, and says where the next begins.
+func (r *Relay) recallSome(ctx context.Context, after store.Cursor) (next store.Cursor, err error) {
+	var ahead []store.ID
+	err = r.st.View(ctx, func(rd store.Reader) (err error) {
+		ahead = nil
+		var list []store.Delivery
+		list, next, err = rd.Deliveries(store.DeliveryFilter{State: store.Queued}, store.Page{After: after, Limit: 200})
+		for _, d := range list {
+			if d.Due.After(r.latest()) {
+				ahead = append(ahead, d.ID)
+			}
+		}
+		return err
+	})
+	if err != nil || len(ahead) == 0 {
+		return next, err
+	}
+	r.opts.Logger.Warn("deliveries were put off by a clock that was ahead: they are due now", "deliveries", len(ahead))
+	return next, r.Acts().Update(ctx, func(tx store.Tx) error { return r.due(tx, ahead) })
 }
 
 // due makes deliveries due now; the age of what was made in the future counts

@@ -35,13 +35,21 @@ func TestClockJumpsForward(t *testing.T) {
 }
 
 // TestClockJumpsBack: what was put off, or queued, by a clock that was ahead
-// leaves when that is mended, running or after a restart.
+// leaves when that is mended, running or after a restart, also if the store has
+// no room at first.
 func TestClockJumpsBack(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			const years = 10 * 365 * 24 * time.Hour
 			m, p := newMemory(), newPeer(t, hello+eight+"C: MAIL*\nS: 451 4.3.0 later", accept)
-			var ahead atomic.Int64
+			var ahead, full atomic.Int64
+			full.Store(3)
+			m.update = func() error {
+				if ahead.Load() == 0 && full.Add(-1) >= 0 {
+					return store.ErrFull
+				}
+				return nil
+			}
 			ahead.Store(int64(years))
 			opts := Options{Dial: p.Dial, PerConnection: 1, Now: func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }}
 			late := m.add(eml, time.Now().Add(years), "ana@x.example")
@@ -55,6 +63,9 @@ func TestClockJumpsBack(t *testing.T) {
 			}
 			time.Sleep(10 * time.Minute)
 			stop()
+			if full.Load() >= 0 {
+				t.Error("the store was not asked often enough")
+			}
 			for _, id := range []store.ID{late, soon} {
 				if d := m.get(id); d.State != store.Delivered || d.Since.After(time.Now()) {
 					t.Errorf("after a restart: %t: %+v", restart, d)

@@ -23,6 +23,7 @@ type memory struct {
 	rows   map[store.ID]*row
 	mails  map[store.ID]mail
 	settle func() error // what the next Settle fails with
+	update func() error // and Update
 	claims int
 	lookup int // NextDue
 }
@@ -191,6 +192,11 @@ func (m *memory) Open(_ context.Context, id store.ID, as store.As) (io.ReadClose
 }
 
 func (m *memory) Update(_ context.Context, fn func(store.Tx) error) error {
+	if m.update != nil {
+		if err := m.update(); err != nil {
+			return err
+		}
+	}
 	return fn(memoryTx{memoryReader: memoryReader{m: m}})
 }
 
