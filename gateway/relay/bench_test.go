@@ -62,8 +62,8 @@ func (feedReader) Deliveries(store.DeliveryFilter, store.Page) ([]store.Delivery
 
 func (feedReader) Message(store.ID) (store.Message, error) { return store.Message{}, nil }
 
-func (feedReader) Delivery(store.ID) (store.Delivery, error) {
-	return store.Delivery{State: store.Queued, Recipients: []store.Recipient{{Address: "ana@x.example"}}}, nil
+func (feedReader) Delivery(id store.ID) (store.Delivery, error) {
+	return store.Delivery{ID: id, State: store.Queued, Recipients: []store.Recipient{{Address: "ana@x.example"}}}, nil
 }
 
 // BenchmarkRelay is one message from claim to settle over ten connections;
