@@ -17,8 +17,9 @@
 //
 // Towards the next hop the promise is at least once. A message may arrive
 // twice only if its final reply was lost (connection cut after the final dot,
-// or casegate killed in mid-attempt), or if LMTP brought more final replies than
-// recipients; the attempt is then marked ambiguous. What a crash leaves behind:
+// or casegate killed in mid-attempt), or if the final replies are out of step: more
+// of them than there should be that are not alike, or one that is no answer; the
+// attempt is then marked ambiguous. What a crash leaves behind:
 //
 //	before the claim   the row, still due
 //	after the claim    a leased row; Claim hands it out again as Interrupted

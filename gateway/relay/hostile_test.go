@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -277,8 +278,11 @@ func TestHostileTLS(t *testing.T) {
 		{"talks for ever under TLS", underTLS(good.Server()), "deferred 4.4.1 saying EHLO: ", pour("250-ok\r\n")},
 		{"says nothing under TLS", underTLS(good.Server()), "deferred 4.4.1 saying EHLO: ", mute},
 	} {
-		for _, rt := range []Route{verify, require} {
+		for _, rt := range []Route{verify, require, {TLS: TLSOpportunistic}} {
 			a := assault{name: c.name + ", " + rt.TLS, route: rt, want: c.want, play: script{}}
+			if rt.TLS == TLSOpportunistic && (strings.HasPrefix(c.want, none) || strings.HasPrefix(c.want, wrong)) {
+				a.want = "delivered 250 " // in the clear
+			}
 			if c.do != nil {
 				a.play["EHLO"], a.play["STARTTLS"] = offers("STARTTLS"), c.do
 			}
@@ -398,6 +402,37 @@ func TestHostileGoodbye(t *testing.T) {
 			assault{name: "RSET: " + m.name, play: script{"RCPT": say("450 4.2.1 busy\r\n"), "RSET": do}, want: "deferred 450 "})
 	}
 	siege(t, list)
+}
+
+// TestHostileProbe: who looks at a next hop with check gets an answer too, in words
+// that are safe on a terminal.
+func TestHostileProbe(t *testing.T) {
+	dialer := &counting{open: map[net.Conn]bool{}}
+	const patience = time.Second
+	r, err := New(newMemory(), Options{Hostname: "gw.city.example", Dial: dialer.dial,
+		Timeouts: Timeouts{Connect: patience, Greeting: patience, Mail: patience, Rcpt: patience, Data: patience, Block: patience, Dot: patience}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for _, m := range moods {
+		for i, stage := range stages[:4] {
+			rt := Route{Role: "outbound", NextHop: listen(t, "smtp", script{stage[0]: m.do(stage[1])})}
+			all.Go(func() {
+				list, err := r.Probe(t.Context(), rt, "desk@city.example", "ana@x.example")
+				if err != nil || len(list) != 1 {
+					t.Errorf("%s: %s: %+v, %v", stage[0], m.name, list, err)
+					return
+				}
+				got := fmt.Sprint(list[0].Err)
+				if m.fate[i] == 'f' && list[0].Err == nil || len(got) > mostWords || strings.ContainsFunc(got, func(r rune) bool { return !unicode.IsPrint(r) }) {
+					t.Errorf("%s: %s: %.300q", stage[0], m.name, got)
+				}
+			})
+		}
+	}
+	all.Wait()
+	dialer.check(t)
 }
 
 // TestMuteNextHops: hundreds of mails for next hops that take connections and
