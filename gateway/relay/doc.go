@@ -13,7 +13,8 @@
 // A next hop has its share of what is claimed at a time. What is for one that
 // has its share already waits in the outbox, in a lane of its own, and is not
 // looked at before there is room again: however much waits for one that hangs,
-// the others notice nothing.
+// the others notice nothing. Of what waits for one that is down little is claimed
+// at a time, unless another stands in for it.
 //
 // Towards the next hop the promise is at least once. A message may arrive
 // twice only if its final reply was lost (connection cut after the final dot,

@@ -68,6 +68,59 @@ func TestFailOver(t *testing.T) {
 	})
 }
 
+// TestFailOverAtFullPace: while the first next hop is down the second gets as much
+// at a time as if it were the first; little where mail is only put off, for one
+// of the routes at least, and no more than its rate lets go.
+func TestFailOverAtFullPace(t *testing.T) {
+	one, two := "smtp://127.0.0.1:1", "smtp://127.0.0.1:2"
+	for _, c := range []struct {
+		name   string
+		routes []Route
+		gone   bool // the second too
+		room   int  // of a share of 80 places
+		at     int  // mails at the second at a time, of a hundred that wait
+	}{
+		{"the second is up", []Route{{NextHop: one, Further: []string{two}}}, false, 70, 30},
+		{"the second is down", []Route{{NextHop: one, Further: []string{two}}}, true, 10, 0},
+		{"some have no second", []Route{{NextHop: one, Further: []string{two}}, {NextHop: one}}, false, 10, 6},
+		{"each is behind the other", []Route{{NextHop: one, Further: []string{two}}, {NextHop: two, Further: []string{one}}}, false, 70, 30},
+		{"the second is slow", []Route{{NextHop: one, Further: []string{two}}, {Sender: "x@y.example", NextHop: two, MaxPerSecond: 0.5}}, false, 5, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m, first, second := newMemory(), newPeer(t), newPeer(t, hello+eight+strings.Repeat(mail1+"C: DATA\nS: 354 go\nD:\nW: 4s\nS: 250 2.0.0 ok\n", 40))
+				first.set(errors.New("connection refused"))
+				if c.gone {
+					second.set(errors.New("connection refused"))
+				}
+				for i := range c.routes {
+					c.routes[i].Role, c.routes[i].MaxConnections = "outbound", 30
+				}
+				r, stop := run(t, m, Options{Dial: dialers(map[string]*peer{"127.0.0.1:1": first, "127.0.0.1:2": second}), Routes: c.routes})
+				defer stop()
+				m.add(eml, time.Now(), "ana@x.example")
+				r.Wake()
+				time.Sleep(5 * time.Second) // it has left, and the first is known to be down
+				if room, _ := r.routes.Load().routes[0].hops[0].room(80); room != c.room {
+					t.Errorf("room for %d of 80, want %d", room, c.room)
+				}
+				if c.at == 0 {
+					return
+				}
+				for range 100 {
+					id := m.add(eml, time.Now(), "ana@x.example")
+					m.change(id, func(d *store.Delivery) { d.Lane = r.Lane(d) })
+				}
+				r.Wake()
+				time.Sleep(time.Second)
+				if dials, _ := second.seen(); dials != c.at {
+					t.Errorf("%d sessions with the second, want %d", dials, c.at)
+				}
+			})
+		})
+	}
+}
+
 // TestFailOverIsNotForVerdicts: what a next hop says of the mail is its word.
 func TestFailOverIsNotForVerdicts(t *testing.T) {
 	for _, reply := range []string{"450 4.2.1 later", "550 5.1.1 no"} {

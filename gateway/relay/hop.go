@@ -58,6 +58,8 @@ type hop struct {
 	full   bool      // it had its share, and hasn't done with enough of it
 	asked  bool      // there was no room for more
 	turnAt time.Time // when the rate lets the next message go
+
+	further [][]*hop // those behind it, for each route that it is the first of
 }
 
 func newHop(r *Relay, s hopSettings) *hop {
@@ -280,21 +282,68 @@ func (h *hop) close() {
 // room is how many more deliveries may be claimed for the hop, of its share of
 // all. Where that is none because of the rate, turn is how long; else negative.
 func (h *hop) room(share int) (n int, turn time.Duration) {
+	w := h.way()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.share = share
-	if n, turn = h.free(); n <= 0 {
+	if n, turn = h.free(w); n <= 0 {
 		h.asked = true
 	}
 	return max(0, n), turn
+}
+
+// way is how what waits for a hop leaves now: by the hop itself, or by the one
+// that stands in for it.
+type way struct {
+	none   bool      // it is only put off
+	rate   float64   // messages a second, and when the next may go
+	turnAt time.Time // as in hop
+}
+
+// way: a hop that is down has one standing in if all the routes that begin with
+// it lead on to one that isn't, for the lane is the same for all of them; the
+// slowest counts. No lock is held, for two hops may be behind each other.
+func (h *hop) way() way {
+	w, further := h.pace()
+	if !w.none || len(further) == 0 {
+		return w
+	}
+	least := way{}
+	for _, hops := range further {
+		up := way{none: true}
+		for i := 0; i < len(hops) && up.none; i++ {
+			up, _ = hops[i].pace()
+		}
+		if up.none {
+			return w
+		}
+		if least.rate == 0 || up.rate > 0 && up.rate < least.rate {
+			least = up
+		}
+	}
+	return least
+}
+
+// pace is the way by the hop itself, and what is behind it.
+func (h *hop) pace() (w way, further [][]*hop) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return way{h.fails > 0 && h.r.now().Before(h.until), h.rate, h.turnAt}, h.further
+}
+
+// lead says what is behind a hop.
+func (h *hop) lead(further [][]*hop) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.further = further
 }
 
 // most is how many deliveries there may be by what waits in the lane: few where
 // they are only put off, for the commits that this takes keep others waiting. A
 // little of the share is left to mail for several next hops, which waits in no
 // lane and would hardly ever meet a free place.
-func (h *hop) most() int {
-	if h.fails > 0 && h.r.now().Before(h.until) {
+func (h *hop) most(w way) int {
+	if w.none {
 		return max(1, h.share/8)
 	}
 	return h.share - (h.share+4)/8
@@ -302,28 +351,29 @@ func (h *hop) most() int {
 
 // free: once full, the hop is so until a quarter of its load is done with, so
 // that a claim is worth its commit. No more is claimed than the rate lets go.
-func (h *hop) free() (n int, turn time.Duration) {
-	n, turn = h.most()-h.load, -1
+func (h *hop) free(w way) (n int, turn time.Duration) {
+	n, turn = h.most(w)-h.load, -1
 	if h.full = h.full || n <= 0; h.full {
 		return 0, -1
 	}
-	if h.rate == 0 {
+	if w.rate == 0 {
 		return n, turn
 	}
-	wait := time.Until(h.turnAt)
+	wait := time.Until(w.turnAt)
 	if h.load > 0 {
-		return min(n, int((longestTurn-max(0, wait)).Seconds()*h.rate)-h.load), turn
+		return min(n, int((longestTurn-max(0, wait)).Seconds()*w.rate)-h.load), turn
 	}
 	if wait > longestTurn {
 		return 0, wait - longestTurn
 	}
-	return min(n, max(1, int((longestTurn-max(0, wait)).Seconds()*h.rate))), turn
+	return min(n, max(1, int((longestTurn-max(0, wait)).Seconds()*w.rate))), turn
 }
 
 // admit counts a delivery in, unless the hop has its share already; of mixed
 // ones, which are for other next hops too, half of it: the lane must not wait
 // until there are none.
 func (h *hop) admit(share int, mixed bool) bool {
+	w := h.way()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.share = share; h.load >= share {
@@ -336,19 +386,20 @@ func (h *hop) admit(share int, mixed bool) bool {
 	if h.load++; mixed {
 		h.mixed++
 	}
-	h.full = h.load >= h.most()
+	h.full = h.load >= h.most(w)
 	return true
 }
 
 // finish counts a delivery out, and tells the dispatcher if that makes room.
 func (h *hop) finish(mixed bool) {
+	w := h.way()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.load--; mixed {
 		h.mixed--
 	}
-	h.full = h.full && h.load > h.most()*3/4
-	if n, turn := h.free(); h.asked && (n > 0 || turn >= 0) {
+	h.full = h.full && h.load > h.most(w)*3/4
+	if n, turn := h.free(w); h.asked && (n > 0 || turn >= 0) {
 		h.asked = false
 		h.r.Wake()
 	}

@@ -36,7 +36,22 @@ func (r *Relay) newTable(routes []Route, old *table) (*table, error) {
 			c.hops = append(c.hops, h)
 		}
 	}
+	t.chain()
 	return t, nil
+}
+
+// chain tells each hop what is behind it. The hops may be those of the table
+// before, so this comes when nothing can fail any more.
+func (t *table) chain() {
+	for _, h := range t.hops {
+		var further [][]*hop
+		for _, c := range t.routes {
+			if len(c.hops) > 0 && c.hops[0] == h {
+				further = append(further, c.hops[1:])
+			}
+		}
+		h.lead(further)
+	}
 }
 
 // hop returns the one hop of an endpoint, taken over from old if unchanged.
