@@ -94,7 +94,7 @@ func TestHostileReplies(t *testing.T) {
 			list = append(list, assault{name: stage[0] + ": " + m.name, play: script{stage[0]: m.do(stage[1])}, want: want})
 		}
 	}
-	siege(t, list)
+	siege(t, 2*time.Second, list)
 }
 
 // offers is an answer to EHLO.
@@ -119,7 +119,7 @@ func TestHostileOffers(t *testing.T) {
 	for _, size := range []string{"", "0", "-1", "-9223372036854775808", "9223372036854775807", "9223372036854775808", "1e99", "0x1", "1x", strings.Repeat("9", 3000), "\x00", "\u0661"} {
 		list = append(list, assault{name: fmt.Sprintf("size %.20q", size), play: script{"EHLO": offers("SIZE " + size)}, want: "delivered 250 "})
 	}
-	siege(t, list)
+	siege(t, 2*time.Second, list)
 }
 
 // TestHostileForwarding: whatever is said to XFORWARD, the mail goes on, unless
@@ -143,7 +143,7 @@ func TestHostileForwarding(t *testing.T) {
 	} {
 		list = append(list, assault{name: c.name, play: script{"EHLO": offers("XFORWARD NAME ADDR HELO IDENT SOURCE"), "XFORWARD": c.do}, route: Route{XForward: true}, want: c.want})
 	}
-	siege(t, list)
+	siege(t, 2*time.Second, list)
 }
 
 // together answers several commands that came at once, then their message.
@@ -157,7 +157,7 @@ func together(replies string, rest ...move) script {
 func TestHostilePipelining(t *testing.T) {
 	const ok, no, later, data = "250 ok\r\n", "550 5.1.1 no\r\n", "450 4.2.1 busy\r\n", "354 go\r\n"
 	dot := inTurn(takeData, say("250 2.0.0 ok\r\n"))
-	siege(t, []assault{
+	siege(t, 2*time.Second, []assault{
 		{name: "as it should be", to: 2, play: together(ok+ok+no+data, dot), want: "failed 550 5.1.1 (1 of 2", each: "delivered failed"},
 		{name: "one too many first", to: 2, play: together(ok + ok + ok + no + data), want: "deferred 4.5.0 "},
 		{name: "one too many first, and all is refused", to: 2, play: together(ok + ok + no + no + no), want: "deferred 4.5.0 "},
@@ -208,7 +208,7 @@ func TestHostileBody(t *testing.T) {
 	for i := range list {
 		list[i].eml = big
 	}
-	siege(t, list)
+	siege(t, time.Second, list)
 }
 
 // underTLS is an answer to STARTTLS, and what goes on then.
@@ -302,7 +302,7 @@ func TestHostileTLS(t *testing.T) {
 		list = append(list, assault{name: name, route: verify, play: script{"EHLO": offers("STARTTLS"), "STARTTLS": underTLS(cfg)}, want: "deferred 4.7.5 TLS: the next hop's certificate is not the one expected: "})
 		list = append(list, assault{name: name + ", require", route: require, play: script{"EHLO": offers("STARTTLS"), "STARTTLS": underTLS(cfg)}, want: "delivered 250 "})
 	}
-	siege(t, list)
+	siege(t, 5*time.Second, list)
 }
 
 // TestHostileSignIn: who signs in is not led on, and gives nobody's word for
@@ -351,7 +351,7 @@ func TestHostileSignIn(t *testing.T) {
 			TLS: TLSVerify, TLSCA: ca.File, Auth: &Auth{User: "kim@city.example", PasswordFile: secretFile(t, "hunter2")},
 		}})
 	}
-	siege(t, list)
+	siege(t, 2*time.Second, list)
 }
 
 // TestHostileLMTP: whom a reply to the final dot is about is clear, or all that
@@ -386,7 +386,7 @@ func TestHostileLMTP(t *testing.T) {
 	} {
 		list = append(list, assault{name: c.name, scheme: "lmtp", to: 3, play: script{".": c.do}, want: c.want, each: c.each})
 	}
-	siege(t, list)
+	siege(t, 2*time.Second, list)
 }
 
 // TestHostileGoodbye: what becomes of a session after the mail is no matter to
@@ -401,14 +401,14 @@ func TestHostileGoodbye(t *testing.T) {
 
 			assault{name: "RSET: " + m.name, play: script{"RCPT": say("450 4.2.1 busy\r\n"), "RSET": do}, want: "deferred 450 "})
 	}
-	siege(t, list)
+	siege(t, 2*time.Second, list)
 }
 
 // TestHostileProbe: who looks at a next hop with check gets an answer too, in words
 // that are safe on a terminal.
 func TestHostileProbe(t *testing.T) {
 	dialer := &counting{open: map[net.Conn]bool{}}
-	const patience = time.Second
+	const patience = 2 * time.Second
 	r, err := New(newMemory(), Options{Hostname: "gw.city.example", Dial: dialer.dial,
 		Timeouts: Timeouts{Connect: patience, Greeting: patience, Mail: patience, Rcpt: patience, Data: patience, Block: patience, Dot: patience}})
 	if err != nil {
@@ -509,68 +509,102 @@ func TestHostileRenegotiation(t *testing.T) {
 }
 
 // FuzzNextHop: a next hop says anything, a piece in reply to each command, and
-// hangs up behind one that is no whole reply; a | is between two. Mail is taken by the reply to the final dot alone, given up only by
-// a refusal, and what is kept of all that is safe to show.
+// hangs up behind one that is no whole reply; a | is between two. Mail is taken by
+// the reply to the final dot alone, given up only by a refusal, and what is kept
+// of all that is safe to show.
 func FuzzNextHop(f *testing.F) {
 	for _, said := range []string{
-		"220 a\r\n|250-a\r\n250 PIPELINING\r\n|250 a\r\n|250 a\r\n|354 a\r\n|250 2.0.0 ok\r\n",
-		"220 a\r\n|502 a\r\n|250 a\r\n|250 a\r\n|550 5.1.1 a\r\n|250 a\r\n",
+		"220 a\r\n|250-a\r\n250 PIPELINING\r\n|250 a\r\n|250 a\r\n|250 a\r\n|354 a\r\n|250 2.0.0 ok\r\n450 a\r\n",
+		"220 a\r\n|502 a\r\n|250 a\r\n|250 a\r\n|550 5.1.1 a\r\n|250 a\r\n|354 a\r\n|250 a\r\n",
 		"220 a\r\n|250-SIZE 9\r\n250 AUTH\r\n|250 a\r\n550 b\r\n|421 a\r\n|354 a\r\n354 b\r\n|450 a\r\n",
-		"220 a\r\n|250 a\r\n|250 a\r\n|250 a\r\n|354 a\r\n|250 \x1b[1m\u202e\r\n550 a\r\n",
+		"220 a\r\n|250 a\r\n|250 a\r\n|250 a\r\n|250 a\r\n|354 a\r\n|250 \x1b[1m\u202e\r\n550 a\r\n250 b\r\n",
 	} {
-		f.Add(said)
+		f.Add(said, false)
+		f.Add(said, true)
 	}
-	var pieces []string
-	var dot int // which of them was the reply to the final dot
-	var done chan struct{}
-	m := newMemory()
-	id := m.get(m.add(eml, time.Now(), "ana@x.example")).Message
-	r, err := New(m, Options{Hostname: "gw.city.example", Dial: func(context.Context, string, string) (net.Conn, error) {
+	h := newFuzzed(f)
+	f.Fuzz(func(t *testing.T, said string, lmtp bool) {
+		verdicts, last := h.play(t, strings.Split(said, "|"), lmtp)
+		taken := 0
+		for line := range strings.SplitSeq(last, "\n") {
+			if strings.HasPrefix(line, "2") {
+				taken++
+			}
+		}
+		if !lmtp && strings.HasPrefix(last, "2") {
+			taken = len(verdicts) // one reply for all
+		}
+		for _, v := range verdicts {
+			switch {
+			case v.state == store.Delivered:
+				taken--
+			case v.state == store.Failed && !strings.HasPrefix(v.reply, "5"):
+				t.Errorf("failed: %q", v.reply)
+			case v.state != store.Failed && v.state != store.Queued:
+				t.Errorf("it is %q: %q", v.state, v.reply)
+			}
+			if len(v.reply) > mostWords || strings.ContainsFunc(v.reply, func(r rune) bool { return !unicode.IsPrint(r) }) {
+				t.Errorf("%d octets: %q", len(v.reply), v.reply)
+			}
+		}
+		if taken < 0 {
+			t.Errorf("delivered to %d too many by %q: %+v", -taken, last, verdicts)
+		}
+	})
+}
+
+// fuzzed is a relay with one mail for two, and a next hop that is told what to
+// say.
+type fuzzed struct {
+	r      *Relay
+	id     store.ID
+	pieces []string
+	last   string // said in reply to the final dot
+	done   chan struct{}
+}
+
+func newFuzzed(f *testing.F) *fuzzed {
+	h, m := new(fuzzed), newMemory()
+	h.id = m.get(m.add(eml, time.Now(), "ana@x.example")).Message
+	var err error
+	h.r, err = New(m, Options{Hostname: "gw.city.example", Dial: func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
-		done = make(chan struct{})
+		h.done = make(chan struct{})
 		go func() {
-			defer close(done)
+			defer close(h.done)
 			defer server.Close()
-			dot = answerWith(server, pieces)
+			h.last = answerWith(server, h.pieces)
 		}()
 		return client, nil
 	}})
 	if err != nil {
 		f.Fatal(err)
 	}
-	rt, err := (&Route{Role: "outbound", NextHop: "smtp://127.0.0.1:25"}).compile()
+	return h
+}
+
+// play makes one attempt. last is what was said in reply to the final dot.
+func (f *fuzzed) play(t *testing.T, pieces []string, lmtp bool) (verdicts []verdict, last string) {
+	f.pieces, f.last = pieces, ""
+	rt, err := (&Route{Role: "outbound", NextHop: map[bool]string{false: "smtp", true: "lmtp"}[lmtp] + "://127.0.0.1:25"}).compile()
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
 	s, err := rt.settings(rt.endpoints[0])
 	if err != nil {
-		f.Fatal(err)
+		t.Fatal(err)
 	}
 	s.limit = 1
-	f.Fuzz(func(t *testing.T, said string) {
-		pieces, dot = strings.Split(said, "|"), -1
-		h := newHop(r, s)
-		l, err := r.letter(t.Context(), id)
-		if err != nil {
-			t.Fatal(err)
-		}
-		env := &envelope{from: "desk@city.example", to: []store.Recipient{{Address: "ana@x.example"}}}
-		v := r.transact(t.Context(), t.Context(), h, env, l)[0]
-		h.close()
-		<-done
-		taken := dot >= 0 && dot < len(pieces) && strings.HasPrefix(pieces[dot], "2")
-		switch {
-		case v.state == store.Delivered && !taken:
-			t.Errorf("delivered: %q, %q", v.reply, pieces)
-		case v.state == store.Failed && !strings.HasPrefix(v.reply, "5"):
-			t.Errorf("failed: %q", v.reply)
-		case v.state != store.Delivered && v.state != store.Failed && v.state != store.Queued:
-			t.Errorf("it is %q: %q", v.state, v.reply)
-		}
-		if len(v.reply) > mostWords || strings.ContainsFunc(v.reply, func(r rune) bool { return !unicode.IsPrint(r) }) {
-			t.Errorf("%d octets: %q", len(v.reply), v.reply)
-		}
-	})
+	h := newHop(f.r, s)
+	l, err := f.r.letter(t.Context(), f.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &envelope{from: "desk@city.example", to: []store.Recipient{{Address: "ana@x.example"}, {Address: "ben@x.example"}}}
+	verdicts = f.r.transact(t.Context(), t.Context(), h, env, l)
+	h.close()
+	<-f.done
+	return verdicts, f.last
 }
 
 // whole reports whether text is replies, none of them unfinished.
@@ -583,9 +617,9 @@ func whole(text string) bool {
 	}
 }
 
-// answerWith says the next piece in reply to each line, or message, until there
-// is none. dot is which one was in reply to the first message.
-func answerWith(c net.Conn, pieces []string) (dot int) {
+// answerWith says the next piece in reply to each line, until there is none or the
+// message came. last is the one in reply to that.
+func answerWith(c net.Conn, pieces []string) (last string) {
 	say, said := make(chan string, len(pieces)), make(chan struct{})
 	go func() {
 		defer close(said)
@@ -599,22 +633,22 @@ func answerWith(c net.Conn, pieces []string) (dot int) {
 		go io.Copy(io.Discard, lines) // ends with the connection
 		<-said
 	}()
-	dot = -1
 	say <- pieces[0]
 	for n := 1; n < len(pieces) && whole(pieces[n-1]); {
 		line, err := lines.ReadString('\n')
 		if err != nil {
-			return dot
+			return ""
 		}
 		if inData && line != ".\r\n" {
 			continue
 		}
-		if inData && dot < 0 {
-			dot = n
+		if inData {
+			say <- pieces[n]
+			return pieces[n]
 		}
 		inData = line == "DATA\r\n" && strings.HasPrefix(pieces[n], "354")
 		say <- pieces[n]
 		n++
 	}
-	return dot
+	return ""
 }
