@@ -28,6 +28,11 @@
 //	                   lease is left, which Claim takes back
 //	after the settle   nothing to do
 //
+// An outcome that can't be stored, for the row is damaged, is kept in memory and
+// tried again, without a place among what is claimed at a time; a hundred of them
+// at most. A store that takes nothing, full or not to be reached, keeps the places
+// taken: what can't be recorded must not go on being sent.
+//
 // A clock that jumps forward ends leases whose attempts go on: what this process
 // has in hand is not begun again. What a clock that was ahead put off for years is
 // due at once when it is put right.

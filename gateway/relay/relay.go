@@ -109,7 +109,7 @@ func (r *Relay) dispatch(ctx, work context.Context) {
 		if clock.back() {
 			r.work.Go(func() { r.recall(ctx) })
 		}
-		free := t.capacity(r.opts.Concurrency) - r.inHand.len()
+		free := t.capacity(r.opts.Concurrency) - r.inHand.places()
 		if free < least {
 			wait(ctx, r.freed, -1)
 			continue
@@ -199,7 +199,7 @@ func wait(ctx context.Context, signal <-chan struct{}, d time.Duration) {
 // of us already is put back, into the lane of that hop: a slow destination must
 // not block the others, however much waits for it. before is what was in hand
 // before the claim.
-func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Delivery, before map[store.ID]chan struct{}) {
+func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Delivery, before map[store.ID]*held) {
 	begun, share := time.Now(), t.share(r.opts.Concurrency)
 	var back []*job
 	for _, d := range claimed {
@@ -212,12 +212,13 @@ func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Deliv
 			// Its lease ended, for the clock jumped or the outcome could not be
 			// stored; or somebody made it due just when an attempt had been
 			// stored. What was claimed may be out of date by now: it goes back.
-			r.work.Go(func() {
-				<-busy
-				j.untouched(r.now())
-				r.settle(work, j)
-				r.Wake()
-			})
+			if turn, first := r.inHand.await(j); first {
+				r.work.Go(func() {
+					<-turn
+					j.untouched(r.now())
+					r.putBack(work, j)
+				})
+			}
 			continue
 		}
 		if !j.admit(share) {
@@ -230,12 +231,21 @@ func (r *Relay) start(ctx, work context.Context, t *table, claimed []store.Deliv
 		r.work.Go(func() { r.deliver(ctx, work, j) })
 	}
 	if len(back) > 0 {
-		r.work.Go(func() {
-			defer r.free(back...)
-			r.settle(work, back...)
-			r.Wake()
-		})
+		r.work.Go(func() { r.putBack(work, back...) })
 	}
+}
+
+// putBack stores that jobs go back, together; or each by itself, if one of them
+// keeps the others from it.
+func (r *Relay) putBack(work context.Context, back ...*job) {
+	if !r.settle(work, back...) && len(back) > 1 {
+		for _, j := range back {
+			r.work.Go(func() { r.putBack(work, j) })
+		}
+		return
+	}
+	r.free(back...)
+	r.Wake()
 }
 
 // free tells the dispatcher that deliveries are done with.
@@ -246,36 +256,95 @@ func (r *Relay) free(jobs ...*job) {
 	signal(r.freed)
 }
 
-// inHand is which deliveries this process is working on; what is kept of each
-// is closed when that is over.
+// mostAside is how many deliveries are kept aside at most; past that, one whose
+// outcome can't be stored keeps its place.
+const mostAside = 100
+
+// inHand is which deliveries this process is working on, and so doesn't begin
+// once more.
 type inHand struct {
-	mu  sync.Mutex
-	ids map[store.ID]chan struct{}
+	mu    sync.Mutex
+	ids   map[store.ID]*held
+	aside int
 }
 
-// take is nil, or tells when one that is in hand already will be no more.
-func (h *inHand) take(id store.ID) (busy chan struct{}) {
+// held is a delivery in hand.
+type held struct {
+	done   chan struct{} // closed when that is over
+	aside  bool          // it takes no place
+	waiter *job          // what was claimed meanwhile: it has the delivery next
+}
+
+// take is nil, or what is in hand already.
+func (h *inHand) take(id store.ID) (busy *held) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if done := h.ids[id]; done != nil {
-		return done
+	if busy := h.ids[id]; busy != nil {
+		return busy
 	}
 	if h.ids == nil {
-		h.ids = map[store.ID]chan struct{}{}
+		h.ids = map[store.ID]*held{}
 	}
-	h.ids[id] = make(chan struct{})
+	h.ids[id] = &held{done: make(chan struct{})}
 	return nil
+}
+
+// await makes a job that was claimed while its delivery was in hand the next to
+// have it, when turn is closed: nobody else may begin between. One is enough,
+// however often the lease ends, so it is the first or forgotten: settling that one
+// ends the last lease too.
+func (h *inHand) await(j *job) (turn <-chan struct{}, first bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	busy := h.ids[j.d.ID]
+	if busy == nil { // it is over by now
+		busy = &held{done: make(chan struct{}), waiter: j}
+		h.ids[j.d.ID] = busy
+		h.pass(j.d.ID)
+		return busy.done, true
+	}
+	if busy.waiter != nil {
+		busy.waiter.d.Interrupted = busy.waiter.d.Interrupted || j.d.Interrupted
+		return nil, false
+	}
+	busy.waiter = j
+	return busy.done, true
+}
+
+// pass ends what is in hand, and lets who waits for that have it. h.mu is held.
+func (h *inHand) pass(id store.ID) {
+	was := h.ids[id]
+	close(was.done)
+	if was.aside {
+		h.aside--
+	}
+	if delete(h.ids, id); was.waiter != nil {
+		h.ids[id] = &held{done: make(chan struct{})}
+	}
+}
+
+// setAside keeps a delivery in hand without a place; false if it is not in hand,
+// is aside, or too many are.
+func (h *inHand) setAside(id store.ID) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	d := h.ids[id]
+	if d == nil || d.aside || h.aside >= mostAside {
+		return false
+	}
+	h.aside++
+	d.aside = true
+	return true
 }
 
 func (h *inHand) drop(id store.ID) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	close(h.ids[id])
-	delete(h.ids, id)
+	h.pass(id)
 }
 
 // list is what is in hand now.
-func (h *inHand) list() map[store.ID]chan struct{} {
+func (h *inHand) list() map[store.ID]*held {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return maps.Clone(h.ids)
@@ -285,4 +354,11 @@ func (h *inHand) len() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return len(h.ids)
+}
+
+// places is how many of what may be claimed at a time are taken.
+func (h *inHand) places() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.ids) - h.aside
 }

@@ -186,36 +186,58 @@ func days(d time.Duration) string {
 	return d.String()
 }
 
+// How long settle waits before it tries again: while all may be in trouble, mail
+// moves within 10 s of room; what is kept aside is in no hurry.
+const (
+	longestSettle = 5 * time.Second
+	longestAside  = 5 * time.Minute
+)
+
+// ownTrouble is how often an outcome can't be stored, for another reason than a
+// store that takes nothing now, before that is put down to the row.
+const ownTrouble = 10
+
 // settle stores what came of jobs. A crash before it returns brings the
 // deliveries back as Interrupted; so does giving up here, which happens only
-// when stopping. Until then the worker stays, however long the store fails: what
+// when stopping, when the row is gone, or with a batch of which one is in
+// trouble. Until then the worker stays, however long the store fails: what
 // cannot be recorded must not go on being sent, and what is in hand is not begun
-// again when its lease ends.
+// again when its lease ends. If the row is at fault, others don't wait for it: it
+// stays in hand, but aside.
 func (r *Relay) settle(ctx context.Context, jobs ...*job) bool {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+	most, own := longestSettle, 0
+	log := r.opts.Logger.With("delivery", jobs[0].d.ID, "deliveries", len(jobs))
+	for try, pause := 1, 100*time.Millisecond; ; try, pause = try+1, min(2*pause, most) {
 		err := r.record(context.WithoutCancel(ctx), jobs)
 		if err == nil {
+			if try > 1 {
+				log.Info("the outcome of a delivery is stored", "tries", try)
+			}
 			return true
 		}
-		r.opts.Logger.Error("storing the outcome of a delivery", "delivery", jobs[0].d.ID, "deliveries", len(jobs), "error", err)
-		if errors.Is(err, store.ErrNotFound) && len(jobs) > 1 {
-			return r.settleEach(ctx, jobs)
+		if worthSaying(try) {
+			log.Error("storing the outcome of a delivery", "tries", try, "error", err)
 		}
 		if errors.Is(err, store.ErrNotFound) || ctx.Err() != nil {
 			return false
+		}
+		if !errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrUnavailable) {
+			own++
+		}
+		if own >= ownTrouble && len(jobs) > 1 {
+			return false
+		}
+		if own >= ownTrouble && r.inHand.setAside(jobs[0].d.ID) {
+			log.Error("the outcome of a delivery can't be stored, for a reason of its own: it is kept aside, tried again ever more seldom, and not sent again before a restart", "error", err)
+			most = longestAside
+			signal(r.freed)
 		}
 		wait(ctx, nil, pause)
 	}
 }
 
-// settleEach is for a batch of which one is gone.
-func (r *Relay) settleEach(ctx context.Context, jobs []*job) bool {
-	ok := true
-	for _, j := range jobs {
-		ok = r.settle(ctx, j) && ok
-	}
-	return ok
-}
+// worthSaying reports whether a failure is logged: ever more seldom.
+func worthSaying(try int) bool { return try&(try-1) == 0 || try%64 == 0 }
 
 // record stores what came of jobs, once. Nobody else changes the rows between
 // their being read and their being stored (see Acts). Where somebody must hear
