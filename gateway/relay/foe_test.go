@@ -271,7 +271,7 @@ const (
 	mostRow   = 32 << 10
 	mostLog   = 16 << 10  // in a line
 	mostHeap  = 512 << 10 // for each next hop at once, the hop itself included
-	someHeap  = 16 << 20  // for the store, and all else
+	someHeap  = 96 << 20  // for the store, the floods of the foes themselves, and all else: what is kept of a flood would be hundreds
 )
 
 // siege sends a mail to each of the hostile next hops, and some to one that
