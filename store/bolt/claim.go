@@ -3,6 +3,7 @@ package bolt
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,13 +16,14 @@ type lease struct {
 	epoch store.ID
 }
 
-func (r *reader) lease(id, sealed []byte) (l lease, err error) {
+// lease reads a row; one that is damaged is over.
+func (r *reader) lease(id, sealed []byte) lease {
 	v, err := r.unseal(leases, id, sealed)
-	if err == nil {
-		f := newFields(v)
-		l = lease{f.time(), f.id()}
+	if err != nil {
+		return lease{}
 	}
-	return l, err
+	f := newFields(v)
+	return lease{f.time(), f.id()}
 }
 
 func (l lease) over(now time.Time, epoch store.ID) bool {
@@ -29,83 +31,91 @@ func (l lease) over(now time.Time, epoch store.ID) bool {
 }
 
 // Claim takes back the leases that have ended first, then what is due. With
-// nothing to take it writes nothing and waits for no commit.
+// nothing to take it writes nothing and waits for no commit. A delivery that
+// can't be read is taken out of the outbox, lest it keep all others there; Verify
+// goes on telling of it.
 func (s *Store) Claim(ctx context.Context, now time.Time, length time.Duration, n int, room store.Room) ([]store.Delivery, error) {
 	by := hashRoom(room)
 	at, ok, err := s.nextDue(ctx, now, by)
 	if err != nil || !ok || at.After(now) || n <= 0 {
 		return nil, err
 	}
-	var list []store.Delivery
-	err = s.attend(ctx, func(w *writer) (err error) {
-		list, err = w.claim(now, now.Add(length), n, by)
-		return err
+	var c claim
+	err = s.attend(ctx, func(w *writer) error {
+		c = claim{writer: w, now: now, until: now.Add(length), n: n}
+		if err := c.back(); err != nil {
+			return err
+		}
+		return c.due(by)
 	})
 	if err != nil {
 		return nil, err
 	}
-	return list, nil
+	for _, err := range c.lost {
+		s.log.Error("a delivery can't be read: it is not tried any more, the others are; casegate verify tells what else is damaged", "error", err)
+	}
+	return c.list, nil
 }
 
-func (w *writer) claim(now, until time.Time, n int, room laneRoom) ([]store.Delivery, error) {
-	list, err := w.reclaim(now, until, n)
-	if err != nil {
-		return nil, err
-	}
-	for _, wait := range w.waiting(now, n-len(list), room) {
-		d, err := w.Delivery(wait.id())
-		if err != nil {
-			return nil, err
-		}
-		if err := w.drop(wait.in, wait.key); err != nil {
-			return nil, err
-		}
-		if err := w.lend(d.ID, until); err != nil {
-			return nil, err
-		}
-		list = append(list, d)
-	}
-	return list, nil
+// claim is one Claim being answered.
+type claim struct {
+	*writer
+	now, until time.Time
+	n          int
+	list       []store.Delivery
+	lost       []error // deliveries that can't be read
 }
 
-// reclaim lends anew what nobody settled. A delivery that was held or ended
-// meanwhile is let go.
-func (w *writer) reclaim(now, until time.Time, n int) (list []store.Delivery, err error) {
+// due lends what waits.
+func (c *claim) due(room laneRoom) error {
+	for _, wait := range c.waiting(c.now, c.n-len(c.list), room) {
+		if err := c.drop(wait.in, wait.key); err != nil {
+			return err
+		}
+		if err := c.lend(wait.id(), false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// back lends anew what nobody settled.
+func (c *claim) back() error {
 	var ended [][]byte
-	for k, v := range w.rows(leases, nil, nil) {
-		l, err := w.lease(k, v)
-		if err != nil {
-			return nil, err
-		}
-		if l.over(now, w.epoch) {
+	for k, v := range c.rows(leases, nil, nil) {
+		if c.lease(k, v).over(c.now, c.epoch) {
 			ended = append(ended, bytes.Clone(k))
 		}
 	}
 	for _, k := range ended {
-		if len(list) == n {
+		if len(c.list) == c.n {
 			break
 		}
-		d, err := w.Delivery(store.ID(k))
-		if err != nil {
-			return nil, err
+		if err := c.drop(leases, k); err != nil {
+			return err
 		}
-		if d.State != store.Queued {
-			if err := w.drop(leases, k); err != nil {
-				return nil, err
-			}
-			continue
+		if err := c.lend(store.ID(k), true); err != nil {
+			return err
 		}
-		if err := w.lend(d.ID, until); err != nil {
-			return nil, err
-		}
-		d.Interrupted = true
-		list = append(list, d)
 	}
-	return list, nil
+	return nil
 }
 
-func (w *writer) lend(id store.ID, until time.Time) error {
-	return w.putSealed(leases, id[:], append(appendTime(nil, until), w.epoch[:]...))
+// lend hands out a delivery. One that was held or ended meanwhile is let go.
+func (c *claim) lend(id store.ID, interrupted bool) error {
+	d, err := c.Delivery(id)
+	switch {
+	case errors.Is(err, ErrDamaged), errors.Is(err, store.ErrNotFound):
+		c.lost = append(c.lost, err)
+		return nil
+	case err != nil:
+		return err
+	case d.State != store.Queued:
+		return nil
+	}
+	d.Interrupted = interrupted
+	c.list = append(c.list, d)
+	return c.putSealed(leases, id[:], append(appendTime(nil, c.until), c.epoch[:]...))
 }
 
 // Settle shares a commit with whatever else is going on (patient.go).
@@ -149,10 +159,7 @@ func (s *Store) nextDue(ctx context.Context, now time.Time, room laneRoom) (at t
 			}
 		}
 		for k, v := range r.rows(leases, nil, nil) {
-			l, err := r.lease(k, v)
-			if err != nil {
-				return err
-			}
+			l := r.lease(k, v)
 			if l.epoch != s.epoch {
 				l.until = now
 			}

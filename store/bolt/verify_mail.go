@@ -222,7 +222,7 @@ func (v *verifier) waitRow(b bucket, size int) func(r *reader, k, val []byte) {
 
 func (v *verifier) leaseRow(r *reader, k, val []byte) {
 	name := fmt.Sprintf("%s %x", leases, k)
-	if _, err := r.lease(k, val); err != nil {
+	if _, err := r.unseal(leases, k, val); err != nil {
 		v.found(name, "%v", err)
 	}
 	v.exists(r, deliveries, k, name)
