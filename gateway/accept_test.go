@@ -165,3 +165,34 @@ func BenchmarkAcceptLarge(b *testing.B) {
 		}
 	})
 }
+
+// TestDeliveriesBearTheirSize: what is queued bears the size of what is sent.
+func TestDeliveriesBearTheirSize(t *testing.T) {
+	o := desk(t, nil)
+	in := gateway.NewInbound(o, gateway.Intake{})
+	out := gateway.NewOutbound(o, gateway.Submitters{SendAs: []string{"311@city.example"}})
+	const from, to = "From: %s\r\nTo: %s\r\nSubject: x\r\n\r\nbody\r\n", "311@city.example"
+	for _, err := range []error{
+		second(hand(t, in, gateway.RoleInbound, "a@x.example", fmt.Sprintf(from, "a@x.example", to), to)),
+		second(hand(t, out, gateway.RoleOutbound, to, fmt.Sprintf(from, to, "b@x.example"), "b@x.example")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var list []store.Delivery
+	err := o.Store.View(t.Context(), func(r store.Reader) (err error) {
+		list, _, err = r.Deliveries(store.DeliveryFilter{}, store.Page{})
+		return err
+	})
+	if err != nil || len(list) != 2 {
+		t.Fatal(list, err)
+	}
+	for _, d := range list {
+		if sent := export(t, o.Store, d.Message, store.AsSent); d.Size != int64(len(sent)) {
+			t.Errorf("%s: size %d of %d octets", d.Role, d.Size, len(sent))
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }

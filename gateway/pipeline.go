@@ -43,11 +43,15 @@ type Options struct {
 type pipeline struct{ Options }
 
 // queue tells the deliveries of a plan their lanes, so that what comes for a next
-// hop that hangs is never in the way of others.
+// hop that hangs is never in the way of others, and their size.
 func (p pipeline) queue(n plan) plan {
 	for i := range n.deliveries {
-		if d := &n.deliveries[i]; p.Lane != nil {
+		d := &n.deliveries[i]
+		if p.Lane != nil {
 			d.Lane = p.Lane(d)
+		}
+		if len(n.message.Archived.Transforms) == 0 {
+			d.Size = n.message.Archived.SentSize
 		}
 	}
 	return n

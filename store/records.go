@@ -360,6 +360,9 @@ type Delivery struct {
 	// Lane tells apart what must not wait for each other: the relay sets it where
 	// it finds a next hop without room. Claim goes by it; it decides no route.
 	Lane string `json:"-" cbor:"lane,omitempty"`
+	// Size of the message in octets, where it is sent as it is archived: who sends
+	// it need not look at its record. 0: that says more.
+	Size int64 `json:"-" cbor:"size,omitempty"`
 	// Reason is why it is held, or was dropped.
 	Reason string `json:"reason,omitempty"`
 	// Dropped: somebody gave it up, and wants its sender to be told; why.

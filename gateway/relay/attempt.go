@@ -241,7 +241,7 @@ func (r *Relay) hand(reach, ctx context.Context, d *store.Delivery, h *hop, g gr
 	if _, err := h.state(); err != nil {
 		return all(len(g.rcpt), unreached(err))
 	}
-	l, err := r.letter(ctx, d.Message)
+	l, err := r.letter(ctx, d)
 	if err != nil {
 		return setAside(d, all(len(g.rcpt), sourceVerdict(err)))
 	}

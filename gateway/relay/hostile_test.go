@@ -596,7 +596,7 @@ func (f *fuzzed) play(t *testing.T, pieces []string, lmtp bool) (verdicts []verd
 	}
 	s.limit = 1
 	h := newHop(f.r, s)
-	l, err := f.r.letter(t.Context(), f.id)
+	l, err := f.r.letter(t.Context(), &store.Delivery{Message: f.id})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,3 +253,30 @@ func TestLease(t *testing.T) {
 		p.wg.Wait()
 	})
 }
+
+// TestSizeIsKnown: a delivery that bears its message's size leaves without a look
+// at the message's record; what is archived must have that size.
+func TestSizeIsKnown(t *testing.T) {
+	for _, c := range []struct {
+		said, recorded int64 // more than there is
+		want           store.DeliveryState
+	}{
+		{0, 99, store.Delivered},
+		{99, 0, store.Queued},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m, p := newMemory(), newPeer(t, accept)
+			header, body, _ := strings.Cut(eml, "\r\n\r\n")
+			l := mail{header: header + "\r\n\r\n", body: body}
+			l.msg.Archived.SentSize = int64(len(eml)) + c.recorded
+			id := m.put(l, time.Now(), "ana@x.example")
+			m.change(id, func(d *store.Delivery) { d.Size = int64(len(eml)) + c.said })
+			_, stop := run(t, m, Options{Dial: p.Dial})
+			time.Sleep(time.Second)
+			stop()
+			if d := m.get(id); d.State != c.want {
+				t.Errorf("said %d, recorded %d: %+v", c.said, c.recorded, d)
+			}
+		})
+	}
+}

@@ -22,23 +22,27 @@ type block struct {
 // letter is a message about to be sent, perhaps in several transactions: how
 // to read it, not what is in it.
 type letter struct {
-	st        store.Store
-	blocks    *sync.Pool
-	transform func(io.Reader, []string) io.Reader
-	id        store.ID
-	archived  store.Archived
-	envelope  store.Envelope // who handed it to us
-	header    int64          // length of the header block; known if there are transforms
+	st         store.Store
+	blocks     *sync.Pool
+	transform  func(io.Reader, []string) io.Reader
+	id         store.ID
+	size       int64 // in octets, as sent; 0: unknown
+	transforms []string
+	header     int64 // length of the header block; known if there are transforms
 }
 
 // letterOf is a letter of a message known already, but for the length of its
 // header.
 func (r *Relay) letterOf(m *store.Message) *letter {
-	return &letter{st: r.st, blocks: &r.blocks, transform: r.opts.Transform, id: m.ID, archived: m.Archived, envelope: m.Envelope}
+	return &letter{st: r.st, blocks: &r.blocks, transform: r.opts.Transform, id: m.ID, size: m.Archived.SentSize, transforms: m.Archived.Transforms}
 }
 
-// letter looks a message up.
-func (r *Relay) letter(ctx context.Context, id store.ID) (*letter, error) {
+// letter looks the message of a delivery up, unless all that is needed is known.
+func (r *Relay) letter(ctx context.Context, d *store.Delivery) (*letter, error) {
+	if d.Size > 0 {
+		return &letter{st: r.st, blocks: &r.blocks, id: d.Message, size: d.Size}, nil
+	}
+	id := d.Message
 	var l *letter
 	err := r.st.View(ctx, func(rd store.Reader) error {
 		msg, err := rd.Message(id)
@@ -46,7 +50,7 @@ func (r *Relay) letter(ctx context.Context, id store.ID) (*letter, error) {
 			return err
 		}
 		msg.ID = id
-		if l = r.letterOf(&msg); len(l.archived.Transforms) == 0 {
+		if l = r.letterOf(&msg); len(l.transforms) == 0 {
 			return nil
 		}
 		block, _, err := rd.Header(id, store.AsSent)
@@ -56,7 +60,7 @@ func (r *Relay) letter(ctx context.Context, id store.ID) (*letter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking up message %s: %w", id, err)
 	}
-	if len(l.archived.Transforms) > 0 && l.transform == nil {
+	if len(l.transforms) > 0 && l.transform == nil {
 		return nil, errors.New("the message needs transforms and none are set up")
 	}
 	return l, nil
@@ -69,10 +73,10 @@ func (l *letter) read(ctx context.Context) (io.ReadCloser, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening message %s: %w", l.id, err)
 	}
-	if len(l.archived.Transforms) == 0 {
+	if len(l.transforms) == 0 {
 		return rc, nil
 	}
-	body := &late{open: func() io.Reader { return l.transform(rc, l.archived.Transforms) }}
+	body := &late{open: func() io.Reader { return l.transform(rc, l.transforms) }}
 	return struct {
 		io.Reader
 		io.Closer
@@ -155,7 +159,7 @@ func (s *source) next() error {
 	if b.out, err = s.stuff.append(b.out[:0], b.in[:n]); err != nil || !end {
 		return err
 	}
-	if want := s.letter.archived.SentSize; want != 0 && s.size != want {
+	if want := s.letter.size; want != 0 && s.size != want {
 		return fmt.Errorf("message %s has %d octets where %d were archived", s.letter.id, s.size, want)
 	}
 	s.ended = true

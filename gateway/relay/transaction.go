@@ -116,7 +116,7 @@ func (t *transaction) refuse() {
 
 // unfit is the verdict on a message that the next hop cannot take for anyone.
 func (t *transaction) unfit() verdict {
-	ext, size := &t.c.ext, t.letter.archived.SentSize
+	ext, size := &t.c.ext, t.letter.size
 	switch {
 	case !sendable(t.env.from):
 		return verdict{state: store.Failed, reply: "5.1.7 the sender's address cannot be sent as it is written"}
@@ -170,7 +170,7 @@ func (t *transaction) commands() (stage string, err error) {
 func (t *transaction) append(dst []byte, i int) []byte {
 	switch {
 	case i == 0:
-		return t.env.appendMail(dst, t.c.ext, t.letter.archived.SentSize)
+		return t.env.appendMail(dst, t.c.ext, t.letter.size)
 	case i <= len(t.ask):
 		return appendRcpt(dst, t.env.to[t.ask[i-1]], t.c.ext)
 	}

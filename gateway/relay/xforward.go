@@ -2,6 +2,7 @@ package relay
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -20,7 +21,11 @@ func (t *transaction) forward() error {
 	if !t.c.xforward || len(t.c.ext.xforward) == 0 {
 		return nil
 	}
-	line := t.letter.forwarding(t.c.ext.xforward)
+	from, err := t.letter.origin(t.ctx)
+	if err != nil {
+		return fmt.Errorf("looking up who handed the message to us: %w", err)
+	}
+	line := t.letter.forwarding(from, t.c.ext.xforward)
 	if line == "" {
 		return nil
 	}
@@ -35,12 +40,21 @@ func (t *transaction) forward() error {
 	return err
 }
 
+// origin is the client that handed us a message.
+func (l *letter) origin(ctx context.Context) (from store.Client, err error) {
+	err = l.st.View(ctx, func(rd store.Reader) error {
+		m, err := rd.Message(l.id)
+		from = store.Client{Address: m.Envelope.Peer, Helo: m.Envelope.Helo}
+		if c := m.Envelope.Client; c != nil { // our peer had it from another, and said so
+			from = *c
+		}
+		return err
+	})
+	return from, err
+}
+
 // forwarding is the command for a message; empty if there is nothing to tell.
-func (l *letter) forwarding(takes []string) string {
-	from := store.Client{Address: l.envelope.Peer, Helo: l.envelope.Helo}
-	if c := l.envelope.Client; c != nil { // our peer had it from another, and said so
-		from = *c
-	}
+func (l *letter) forwarding(from store.Client, takes []string) string {
 	peer, err := netip.ParseAddr(from.Address)
 	if err != nil {
 		return ""
