@@ -59,9 +59,11 @@ type Store interface {
 	// settled (crash, or until passed) comes back with Delivery.Interrupted set,
 	// room or not. It looks only at what it hands out, however much waits.
 	Claim(ctx context.Context, now time.Time, lease time.Duration, n int, room Room) ([]Delivery, error)
-	// Settle stores the outcome of claimed deliveries and ends their lease.
-	// Interrupted is not stored: an Attempt says what became of it.
-	Settle(ctx context.Context, done ...Delivery) error
+	// Settle makes of each of these deliveries, as it is now, what fn makes of it,
+	// and ends their leases, in one transaction: fn is as for Update, and is called
+	// once for each, in their order. Interrupted is not stored: an Attempt says what
+	// became of it.
+	Settle(ctx context.Context, fn func(Delivery) (Delivery, error), claimed ...ID) error
 	// NextDue is when there will be something to claim: a delivery is due in a
 	// lane with room, or a lease ends. ok is false when the outbox holds nothing
 	// to wait for.

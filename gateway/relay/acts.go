@@ -7,10 +7,9 @@ import (
 )
 
 // Acts returns the store for whoever else changes deliveries: holds, releases
-// or drops them. Its Updates and the relay's reading and storing of a row keep
-// out of each other's way, so that an attempt under way never overwrites what a
-// person said; and what becomes due is tried at once, also where a next hop was
-// down a moment ago.
+// or drops them. What becomes due by that is tried at once, also where a next hop
+// was down a moment ago. What an attempt under way comes to is entered into the
+// row as the person left it.
 func (r *Relay) Acts() store.Store { return acts{r.st, r} }
 
 type acts struct {
@@ -18,15 +17,12 @@ type acts struct {
 	r *Relay
 }
 
-// Update runs fn while no outcome is being stored.
 func (a acts) Update(ctx context.Context, fn func(store.Tx) error) error {
 	var queued bool
-	a.r.acts.Lock()
 	err := a.Store.Update(ctx, func(tx store.Tx) error {
 		queued = false
 		return fn(actTx{tx, &queued})
 	})
-	a.r.acts.Unlock()
 	if queued && err == nil {
 		a.r.relent()
 		a.r.Wake()

@@ -3,6 +3,7 @@ package relay
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"strings"
 	"sync"
 	"testing"
@@ -82,6 +83,63 @@ func TestActsDuringAnAttempt(t *testing.T) {
 					b.Errorf("something is due or leased: %s", due)
 				}
 			})
+		})
+	}
+}
+
+// meddled is a store where somebody changes a delivery just before the relay's
+// next few transactions.
+type meddled struct {
+	store.Store
+	id    store.ID
+	times int
+}
+
+func (m *meddled) Update(ctx context.Context, fn func(store.Tx) error) error {
+	if m.times > 0 {
+		m.times--
+		err := m.Store.Update(ctx, func(tx store.Tx) error {
+			d, err := tx.Delivery(m.id)
+			if err != nil {
+				return err
+			}
+			d.State, d.Reason = store.Held, fmt.Sprintf("held by kim, %d", m.times)
+			return tx.Enqueue(d)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return m.Store.Update(ctx, fn)
+}
+
+// TestActsWhileAFailureIsStored: the report that was worked out for the row as it
+// was is not sent; the one for the row as it is now goes once, however often it
+// changes.
+func TestActsWhileAFailureIsStored(t *testing.T) {
+	for _, times := range []int{1, 2, 20} {
+		inVirtualTime(t, func(b *bed) {
+			p := newPeer(b.T, hello+eight+"C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 550 5.1.1 no\nC: RSET\nS: 250 ok")
+			b.opts.Dial = p.Dial
+			b.opts.Routes = append([]Route{{Role: "outbound", Sender: "<>", NextHop: None}}, b.opts.Routes...)
+			d := b.send(eml, nil, "ana@x.example")
+			m := &meddled{Store: b.st, id: d.ID, times: times}
+			r, err := New(m, b.opts)
+			if err != nil {
+				b.Fatal(err)
+			}
+			stop := start(r)
+			time.Sleep(time.Hour)
+			stop()
+			if row := b.delivery(d.ID); row.State != store.Failed || len(row.Attempts) != 1 || m.times != 0 || row.Reason != "held by kim, 0" {
+				b.Errorf("meddled %d times: %+v, %d left", times, row, m.times)
+			}
+			if n := len(b.deliveries()); n != 2 {
+				b.Errorf("meddled %d times: %d rows, want the mail and one report", times, n)
+			}
+			if due, ok, _ := b.st.NextDue(b.Context(), nil); ok && due.After(time.Now().Add(time.Minute)) {
+				b.Errorf("still leased until %s", due)
+			}
 		})
 	}
 }

@@ -27,14 +27,14 @@ type rotten struct {
 
 var errRotten = errors.New("the row is damaged")
 
-func (s *rotten) Settle(ctx context.Context, done ...store.Delivery) error {
+func (s *rotten) Settle(ctx context.Context, fn func(store.Delivery) (store.Delivery, error), claimed ...store.ID) error {
 	s.mu.Lock()
-	bad := slices.ContainsFunc(done, func(d store.Delivery) bool { return s.rotten[d.ID] })
+	bad := slices.ContainsFunc(claimed, func(id store.ID) bool { return s.rotten[id] })
 	s.mu.Unlock()
 	if bad && time.Now().Before(s.until) {
 		return s.err
 	}
-	return s.memory.Settle(ctx, done...)
+	return s.memory.Settle(ctx, fn, claimed...)
 }
 
 // add queues a mail in its lane, or if there is no relay yet in none; later ones

@@ -54,7 +54,8 @@
 // All of it is written as events to the message too.
 //
 // What people do to the outbox (hold, release, retry, drop) goes through Acts,
-// so that it and an attempt under way heed each other.
+// so that it is heeded at once. An attempt under way enters its outcome into the
+// row as they left it.
 //
 // Nothing here logs a recipient or the text of a reply to MAIL and what follows: a
 // Bcc recipient's address must not show (design, invariant 7). Both are in the

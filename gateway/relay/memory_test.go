@@ -138,13 +138,21 @@ func (m *memory) Claim(_ context.Context, now time.Time, lease time.Duration, n 
 	return out, nil
 }
 
-func (m *memory) Settle(_ context.Context, done ...store.Delivery) error {
+func (m *memory) Settle(_ context.Context, fn func(store.Delivery) (store.Delivery, error), claimed ...store.ID) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.settle != nil {
 		if err := m.settle(); err != nil {
 			return err
 		}
+	}
+	var done []store.Delivery
+	for _, id := range claimed {
+		d, err := fn(clone(m.rows[id].d))
+		if err != nil {
+			return err
+		}
+		done = append(done, d)
 	}
 	for _, d := range done {
 		d.Interrupted = false // for Claim to say

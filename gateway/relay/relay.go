@@ -34,8 +34,7 @@ var (
 type Relay struct {
 	st       store.Store
 	opts     Options
-	swap     sync.Mutex   // held while routes are replaced
-	acts     sync.RWMutex // see Acts; held for reading while an outcome is stored
+	swap     sync.Mutex // held while routes are replaced
 	routes   atomic.Pointer[table]
 	patience atomic.Pointer[Patience]
 	blocks   sync.Pool     // of *block
@@ -162,22 +161,20 @@ func (t *trouble) over() {
 // is done with something; negative if the outbox is empty.
 func (r *Relay) claim(ctx, work context.Context, t *table, n int) (claimed int, sleep time.Duration, err error) {
 	room, turn := t.room(t.share(r.opts.Concurrency))
+	before := r.inHand.list()
+	ds, err := r.st.Claim(work, r.now(), r.opts.Lease, n, room)
+	if r.start(ctx, work, t, ds, before); err != nil || len(ds) > 0 {
+		return len(ds), 0, err
+	}
 	due, ok, err := r.st.NextDue(work, room)
 	if err != nil || !ok {
 		return 0, turn, err
 	}
-	now := r.now()
-	if sleep = min(due.Sub(now), longestSleep); sleep > 0 {
-		if turn >= 0 {
-			sleep = min(sleep, turn)
-		}
-		return 0, sleep, nil
+	sleep = min(due.Sub(r.now()), longestSleep)
+	if turn >= 0 {
+		sleep = min(sleep, turn)
 	}
-	before := r.inHand.list()
-	ds, err := r.st.Claim(work, now, r.opts.Lease, n, room)
-	r.start(ctx, work, t, ds, before)
-	// A store that says due and then hands out nothing must not spin us.
-	return len(ds), 10 * time.Millisecond, err
+	return 0, max(sleep, 10*time.Millisecond), nil // what is due and not handed out must not spin us
 }
 
 // wait returns on a signal, after d unless it is negative, or when ctx ends.

@@ -14,8 +14,10 @@ import (
 	"github.com/casegate/casegate/store"
 )
 
-// errChanged: the row is not what it was a moment ago.
-var errChanged = errors.New("the delivery was changed meanwhile")
+var (
+	errChanged = errors.New("the delivery was changed meanwhile")
+	errNews    = errors.New("somebody must hear of it first")
+)
 
 // open lists the recipients of a delivery still to be served.
 func open(d *store.Delivery) (list []int) {
@@ -239,44 +241,71 @@ func (r *Relay) settle(ctx context.Context, jobs ...*job) bool {
 // worthSaying reports whether a failure is logged: ever more seldom.
 func worthSaying(try int) bool { return try&(try-1) == 0 || try%64 == 0 }
 
-// record stores what came of jobs, once. Nobody else changes the rows between
-// their being read and their being stored (see Acts). Where somebody must hear
-// of it, a transaction stores the row together with what tells them; Settle
-// after it only ends the lease. A crash between the two: a row at rest is let
-// go, one that waits is tried early.
+// record stores what came of jobs, each in its row as it is then. Where somebody
+// must hear of it, a transaction stores the row together with what tells them,
+// and after it Settle only ends the lease. A crash between the two: a row at rest
+// is let go, one that waits is tried early.
 func (r *Relay) record(ctx context.Context, jobs []*job) error {
-	r.acts.RLock()
-	defer r.acts.RUnlock()
-	var list []*news
-	err := r.st.View(ctx, func(rd store.Reader) error {
-		list = list[:0]
-		for _, j := range jobs {
-			d, err := rd.Delivery(j.d.ID)
-			if err != nil {
-				return err
-			}
-			list = append(list, r.conclude(j, d))
+	for range mostRounds {
+		if err := r.settleQuiet(ctx, jobs); !errors.Is(err, errNews) {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	rows := make([]store.Delivery, len(list))
-	for i, n := range list {
-		rows[i] = n.now
-		if n.quiet() {
-			continue
-		}
-		if err := r.publish(ctx, jobs[i], n); err != nil {
+		if err := r.announce(ctx, jobs); err != nil && !errors.Is(err, errChanged) {
 			return err
 		}
 	}
-	if err := r.st.Settle(ctx, rows...); err != nil {
+	return errChanged
+}
+
+// mostRounds is how often a row may change while its news is worked out, before
+// that waits a little.
+const mostRounds = 3
+
+// settleQuiet stores what came of jobs and ends their leases; nothing, and
+// errNews, if somebody must hear of one of them.
+func (r *Relay) settleQuiet(ctx context.Context, jobs []*job) error {
+	by, ids := make(map[store.ID]*job, len(jobs)), make([]store.ID, len(jobs))
+	for i, j := range jobs {
+		by[j.d.ID], ids[i] = j, j.d.ID
+	}
+	rows := make(map[store.ID]store.Delivery, len(jobs))
+	err := r.st.Settle(ctx, func(was store.Delivery) (store.Delivery, error) {
+		n := r.conclude(by[was.ID], was)
+		if !n.quiet() {
+			return was, errNews
+		}
+		rows[was.ID] = n.now
+		return n.now, nil
+	}, ids...)
+	if err != nil {
 		return err
 	}
-	for i, j := range jobs {
-		j.d = rows[i]
+	for _, j := range jobs {
+		j.d = rows[j.d.ID]
+	}
+	return nil
+}
+
+// announce stores the rows that somebody must hear of, and has them told.
+func (r *Relay) announce(ctx context.Context, jobs []*job) error {
+	for _, j := range jobs {
+		var n *news
+		err := r.st.View(ctx, func(rd store.Reader) error {
+			d, err := rd.Delivery(j.d.ID)
+			if err == nil {
+				n = r.conclude(j, d)
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n.quiet() {
+			continue
+		}
+		if err := r.publish(ctx, j, n); err != nil {
+			return err
+		}
 	}
 	return nil
 }

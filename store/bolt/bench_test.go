@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/storetest"
 )
 
 // letter is a mail from somebody unknown, ready to open a case.
@@ -268,7 +269,7 @@ func BenchmarkSettleParallel(b *testing.B) {
 				for _, d := range list {
 					d.State = store.Delivered
 					d.Attempts = append(d.Attempts, store.Attempt{At: time.Now(), NextHop: "mx.example:25", Result: "delivered", Reply: "250 2.0.0 ok"})
-					if err := st.Settle(ctx, d); err != nil {
+					if err := storetest.Settle(ctx, st, d); err != nil {
 						b.Error(err)
 					}
 				}

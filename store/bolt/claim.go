@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -119,16 +118,21 @@ func (c *claim) lend(id store.ID, interrupted bool) error {
 }
 
 // Settle shares a commit with whatever else is going on (patient.go).
-func (s *Store) Settle(ctx context.Context, done ...store.Delivery) error {
+func (s *Store) Settle(ctx context.Context, fn func(store.Delivery) (store.Delivery, error), claimed ...store.ID) error {
 	return s.attend(ctx, func(w *writer) error {
-		for _, d := range done {
-			if w.row(deliveries, d.ID[:]) == nil {
-				return fmt.Errorf("delivery %s: %w", d.ID, store.ErrNotFound)
-			}
-			if err := w.drop(leases, d.ID[:]); err != nil {
+		for _, id := range claimed {
+			was, err := w.Delivery(id)
+			if err != nil {
 				return err
 			}
-			if err := w.putDelivery(d, false); err != nil {
+			now, err := fn(was)
+			if err != nil {
+				return err
+			}
+			if err := w.drop(leases, id[:]); err != nil {
+				return err
+			}
+			if err := w.putDelivery(place(&was), &now, false); err != nil {
 				return err
 			}
 		}

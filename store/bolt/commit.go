@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -111,6 +112,10 @@ func (s *Store) serve(m *mounted, first *call) error {
 		return err
 	}
 	for c := first; c != nil; c = s.waiting(b) {
+		b.add(c)
+	}
+	runtime.Gosched() // who is just about to hand in an update saves a commit by it
+	for c := s.waiting(b); c != nil; c = s.waiting(b) {
 		b.add(c)
 	}
 	defer s.patient.passed(b.calls)

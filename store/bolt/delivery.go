@@ -77,16 +77,17 @@ func (p *placed) rowsIn(b bucket) [][]byte {
 
 // Enqueue leaves a lease alone: what is being tried stays with who tries it.
 func (w *writer) Enqueue(d store.Delivery) error {
-	return w.putDelivery(d, w.row(leases, d.ID[:]) != nil)
-}
-
-func (w *writer) putDelivery(d store.Delivery, leased bool) error {
-	d.Interrupted = false // for Claim to say
 	was, err := lookup[placed](&w.reader, deliveries, d.ID[:])
 	if err != nil {
 		return err
 	}
-	now := place(&d)
+	return w.putDelivery(was, &d, w.row(leases, d.ID[:]) != nil)
+}
+
+// putDelivery stores a delivery where was, nil if it is new, has its rows.
+func (w *writer) putDelivery(was *placed, d *store.Delivery, leased bool) error {
+	d.Interrupted = false // for Claim to say
+	now := place(d)
 	for _, b := range []bucket{messages, cases, deliveryStates} {
 		if err := w.swap(b, was.rowsIn(b), now.rowsIn(b)); err != nil {
 			return err
@@ -105,5 +106,5 @@ func (w *writer) putDelivery(d store.Delivery, leased bool) error {
 			}
 		}
 	}
-	return w.putRecord(deliveries, d.ID[:], &d)
+	return w.putRecord(deliveries, d.ID[:], d)
 }

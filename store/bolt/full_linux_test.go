@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/storetest"
 )
 
 // fill accepts mail until there is no room, and returns the last that went in.
@@ -41,7 +42,7 @@ func staysUseful(t *testing.T, st *Store, n int, last *letter) {
 	for range 20 { // one commit frees the pages that the next needs
 		d, err := last.delivered(ctx, st)
 		if err == nil {
-			err = st.Settle(ctx, d)
+			err = storetest.Settle(ctx, st, d)
 		}
 		if err != nil {
 			t.Fatalf("settling on a full store: %v", err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/storetest"
 )
 
 const childEnv = "CASEGATE_BOLT_CHILD"
@@ -83,7 +84,7 @@ func deliver(st *Store) error {
 	if err != nil || len(list) == 0 {
 		return err
 	}
-	return st.Settle(context.Background(), list...)
+	return storetest.Settle(context.Background(), st, list...)
 }
 
 // killed runs a child for a while and returns what it acknowledged.

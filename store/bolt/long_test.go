@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/storetest"
 )
 
 // backlogSize is how many deliveries wait in the tests of a long outbox: 3 000,
@@ -87,7 +88,7 @@ func TestLongOutbox(t *testing.T) {
 			if err != nil || len(list) != 20 {
 				return fmt.Errorf("%d claimed, %v", len(list), err)
 			}
-			return st.Settle(ctx, list...)
+			return storetest.Settle(ctx, st, list...)
 		}},
 		{"a page", page(store.DeliveryFilter{})},
 		{"a page of a state", page(store.DeliveryFilter{State: store.Held})},

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/storetest"
 )
 
 // model is what the store should hold, kept plainly: no index, everything is
@@ -337,7 +338,7 @@ func (m *machine) settle() {
 	d := m.model.deliveries[id]
 	d.State = rapid.SampledFrom([]store.DeliveryState{store.Queued, store.Delivered, store.Failed}).Draw(m.t, "state")
 	d.Due = m.now.Add(20 * time.Minute)
-	if err := m.st.Settle(context.Background(), d); err != nil {
+	if err := storetest.Settle(context.Background(), m.st, d); err != nil {
 		m.t.Fatal(err)
 	}
 	m.model.deliveries[id] = d

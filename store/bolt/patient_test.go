@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/casegate/casegate/store"
+	"github.com/casegate/casegate/store/storetest"
 )
 
 // TestOutcomesRide: what came of deliveries is in the commit of the next update,
@@ -32,7 +33,7 @@ func TestOutcomesRide(t *testing.T) {
 		st.patient.mu.Unlock()
 		done = make(chan error, len(list))
 		for _, d := range list {
-			go func() { done <- st.Settle(ctx, d) }()
+			go func() { done <- storetest.Settle(ctx, st, d) }()
 		}
 		for waiting := 0; waiting < len(list); time.Sleep(time.Millisecond) {
 			st.patient.mu.Lock()
@@ -66,7 +67,7 @@ func TestOutcomesRide(t *testing.T) {
 	ctx, cancel := context.WithCancel(ctx)
 	settle(nil)
 	time.AfterFunc(time.Millisecond, cancel)
-	if err := st.Settle(ctx, list[0]); err != context.Canceled {
+	if err := storetest.Settle(ctx, st, list[0]); err != context.Canceled {
 		t.Error(err)
 	}
 	st.depart()
@@ -90,7 +91,7 @@ func TestCloseAfterSomebodyGaveUp(t *testing.T) {
 	st.patient.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
 	defer cancel()
-	if err := st.Settle(ctx); !errors.Is(err, context.DeadlineExceeded) {
+	if err := storetest.Settle(ctx, st); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
 	closed := make(chan error)

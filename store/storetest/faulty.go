@@ -129,8 +129,8 @@ func (f *Faulty) Claim(ctx context.Context, now time.Time, lease time.Duration, 
 	return list, nil
 }
 
-func (f *Faulty) Settle(ctx context.Context, done ...store.Delivery) error {
-	return f.do(OpSettle, func() error { return f.Store.Settle(ctx, done...) })
+func (f *Faulty) Settle(ctx context.Context, fn func(store.Delivery) (store.Delivery, error), claimed ...store.ID) error {
+	return f.do(OpSettle, func() error { return f.Store.Settle(ctx, fn, claimed...) })
 }
 
 func (f *Faulty) Stage(ctx context.Context) (body store.Body, err error) {

@@ -314,7 +314,7 @@ func notFound(s *suite) {
 	if _, err := s.Open(s.ctx, id, store.AsReceived); !errors.Is(err, store.ErrNotFound) {
 		s.Errorf("open: %v", err)
 	}
-	if err := s.Settle(s.ctx, store.Delivery{ID: id}); !errors.Is(err, store.ErrNotFound) {
+	if err := Settle(s.ctx, s, store.Delivery{ID: id}); !errors.Is(err, store.ErrNotFound) {
 		s.Errorf("settle: %v", err)
 	}
 }
