@@ -32,7 +32,7 @@ type memoryBound struct {
 // garbage. GOGC and GOMEMLIMIT overrule it; with the latter it returns nil.
 func boundMemory() *memoryBound {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
+		debug.SetGCPercent(800)
 	}
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return nil

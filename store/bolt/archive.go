@@ -220,7 +220,8 @@ type eml struct {
 	id     store.ID
 	header []byte
 	apart  []store.Apart
-	rest   []byte // of what is in memory
+	front  []byte // of the header, what is yet to be read
+	rest   []byte // and of a body that is in memory
 	body   store.ID
 	count  uint32 // of chunks
 	chunk  uint32
@@ -233,11 +234,11 @@ func (s *Store) Open(ctx context.Context, id store.ID, as store.As) (io.ReadClos
 	if err != nil {
 		return nil, err
 	}
-	e.rest = append(e.header, e.rest...)
+	e.front = e.header
 	return e, nil
 }
 
-// open returns a message whose header is yet to be put before the body.
+// open returns a message whose reader yields only the body.
 func (s *Store) open(ctx context.Context, id store.ID, as store.As) (*eml, error) {
 	e := &eml{st: s, ctx: ctx, id: id}
 	err := s.view(ctx, func(r *reader) error {
@@ -257,10 +258,11 @@ func (s *Store) open(ctx context.Context, id store.ID, as store.As) (*eml, error
 }
 
 func (e *eml) Read(p []byte) (int, error) {
-	if len(e.rest) > 0 {
-		n := copy(p, e.rest)
-		e.rest = e.rest[n:]
-		return n, nil
+	if len(e.front)+len(e.rest) > 0 {
+		n := copy(p, e.front)
+		m := copy(p[n:], e.rest)
+		e.front, e.rest = e.front[n:], e.rest[m:]
+		return n + m, nil
 	}
 	if e.chunk == e.count {
 		return 0, io.EOF

@@ -81,7 +81,8 @@ func (w *writer) Enqueue(d store.Delivery) error {
 	if err != nil {
 		return err
 	}
-	return w.putDelivery(was, &d, w.row(leases, d.ID[:]) != nil)
+	leased := was != nil && w.row(leases, d.ID[:]) != nil
+	return w.putDelivery(was, &d, leased)
 }
 
 // putDelivery stores a delivery where was, nil if it is new, has its rows.
