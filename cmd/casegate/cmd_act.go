@@ -78,6 +78,27 @@ case in a portal: so the log keeps who it was before, and why.`,
 	return o.flags(c, false)
 }
 
+func (p *program) caseUnflag() *cobra.Command {
+	var o output
+	var what console.UnflagOrder
+	c := &cobra.Command{
+		Use: "unflag NUMBER --flag FLAG", Short: "Take a flag off a case", Args: exactly("NUMBER"),
+		Long: `Take a flag off a case: somebody has seen to what it stands for. It comes back
+when that happens again. Without customer-bounced and recipient-bounced, rule O11
+no longer holds answers to an address for what came back before.`,
+		Example: `  casegate case unflag 1042 --flag customer-bounced --reason "her mailbox is empty again"`,
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := needFlags(c, "flag"); err != nil {
+				return err
+			}
+			return p.act(c.Context(), o, args[0], "unflag", what)
+		},
+	}
+	c.Flags().StringVar(&what.Flag, "flag", "", "the `FLAG`, as case show prints it")
+	c.Flags().StringVar(&what.Reason, "reason", "", "`TEXT` for the case's log")
+	return o.flags(c, false)
+}
+
 func (p *program) caseLink() *cobra.Command {
 	var o output
 	var what console.LinkOrder

@@ -101,7 +101,7 @@ func (p *program) commands() *cobra.Command {
 	root := group("casegate", "A case-aware mail gateway",
 		p.serveCommand(), p.checkCommand(), p.demoCommand(), p.explainCommand(), p.replayCommand(),
 		group("case", "Cases", p.caseList(), p.caseShow(), p.caseResolve(), p.caseReopen(), p.caseCancel(),
-			p.caseMerge(), p.caseSetCustomer(), p.caseLink(), p.caseUnlink()),
+			p.caseMerge(), p.caseSetCustomer(), p.caseUnflag(), p.caseLink(), p.caseUnlink()),
 		group("contact", "Contacts: who a case is about", p.contactAdd(), p.contactImport(), p.contactList()),
 		group("account", "Accounts: businesses and properties, context for cases", p.accountAdd(), p.accountList()),
 		group("user", "Users: the agents of the desk", p.userAdd(), p.userRemove(), p.userList()),

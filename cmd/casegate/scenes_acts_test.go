@@ -47,6 +47,7 @@ func acts() []sentence {
 			return nil
 		}),
 		words(`the desk makes (.+) the customer of case (\d+)`, (*stage).setsCustomer),
+		words(`the desk takes (\S+) off case (\d+)`, (*stage).takesOff),
 		words(`the desk links (\S+@\S+) to (.+) in case (\d+)`, (*stage).linksByHand),
 		words(`the operator rotates the signing key`, func(s *stage, _, _ []string) error { return s.casegate("key", "rotate") }),
 		words(`(\S+@\S+) moves from (.+) to (.+)`, (*stage).addressMoves),
@@ -285,6 +286,10 @@ func (s *stage) changesCase(args, _ []string) error {
 
 func (s *stage) mergesCase(args, _ []string) error {
 	return s.casegate("case", "merge", args[0], "--into", args[1])
+}
+
+func (s *stage) takesOff(args, _ []string) error {
+	return s.casegate("case", "unflag", args[1], "--flag", args[0])
 }
 
 func (s *stage) setsCustomer(args, _ []string) error {

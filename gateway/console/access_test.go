@@ -65,6 +65,7 @@ var routes = map[string]Access{
 	"POST /api/v1/cases/{number}/reopen":       Operator,
 	"POST /api/v1/cases/{number}/resolve":      Operator,
 	"POST /api/v1/cases/{number}/set-customer": Operator,
+	"POST /api/v1/cases/{number}/unflag":       Operator,
 	"POST /api/v1/cases/{number}/unlink":       Operator,
 	"GET /api/v1/contacts":                     Reader,
 	"POST /api/v1/contacts":                    Operator,

@@ -27,6 +27,7 @@ func (a *api) actRoutes(h huma.API) {
 	handle(h, on("cancel", "Cancel an active case"), acts(a, (*deed).cancel))
 	handle(h, on("merge", "Merge a case into another: it is cancelled, and its mail goes on there"), actsWith(a, (*deed).merge))
 	handle(h, on("set-customer", "Change who a case is about; mail never does"), actsWith(a, (*deed).setCustomer))
+	handle(h, on("unflag", "Take a flag off a case: somebody has seen to it"), actsWith(a, (*deed).unflag))
 	handle(h, on("link", "Say who an unresolved address is, in one message or in the case"), actsWith(a, (*deed).link))
 	handle(h, on("unlink", "Take back who an address was said to be"), actsWith(a, (*deed).unlink))
 }

@@ -134,6 +134,37 @@ func TestStates(t *testing.T) {
 	}
 }
 
+func TestUnflag(t *testing.T) {
+	d := newDesk(t)
+	d.more(t)
+	d.update(t, func(tx store.Tx) error {
+		c, err := tx.Case(1)
+		c.Flags = []string{"customer-bounced", "answers-held"}
+		return errors.Join(err, tx.PutCase(c))
+	})
+	d.play(t,
+		step{"/cases/1/unflag", `{"flag":"hand-on-failed"}`, "already: case 1 is not flagged hand-on-failed; it has customer-bounced, answers-held"},
+		step{"/cases/1/unflag", `{"flag":"customer-bounced","reason":" it is empty again "}`, "flag customer-bounced is taken off case 1: it is empty again"},
+		step{"/cases/1/unflag", `{"flag":"answers-held"}`, "flag answers-held is taken off case 1"},
+		step{"/cases/1/unflag", `{"flag":"answers-held"}`, "already: case 1 has no flags"},
+		step{"/cases/1/unflag", `{}`, "422 validation failed; body expected required property flag to be present | see /openapi.json"},
+		step{"/cases/9/unflag", `{"flag":"answers-held"}`, "404 no case 9 | casegate case list shows what there is"},
+		step{"/cases/2/merge", `{"into":1}`, "case 2 is merged into case 1; its customer is now Ana (guest), no longer Ben (registered)"},
+		step{"/cases/2/unflag", `{"flag":"answers-held"}`, "409 case 2 was merged into case 1 | it goes on there: casegate case show 1"},
+	)
+	if c := d.numbered(t, 1); len(c.Flags) != 0 || !c.UpdatedAt.Equal(later) {
+		t.Errorf("%+v", c)
+	}
+	want := []string{
+		"Case changed, kim: flag customer-bounced is taken off case 1: it is empty again",
+		"Case changed, kim: flag answers-held is taken off case 1",
+		"Case changed, kim: case 2 was merged into this case",
+	}
+	if diff := cmp.Diff(want, d.logged(t, 1)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestMerge(t *testing.T) {
 	d := newDesk(t)
 	d.more(t)
