@@ -1,7 +1,7 @@
 # The two commands of a newcomer are `make run` and `make test`.
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 
-.PHONY: run build test race fuzz bench backlog conformance slow lint
+.PHONY: run build test race fuzz bench backlog conformance slow torture lint
 
 run: build
 	./bin/casegate demo
@@ -40,6 +40,11 @@ conformance:
 # Needs 20 000 file descriptors (ulimit -n) and a quiet machine.
 slow: build
 	CASEGATE_SLOW_CONNECTIONS=10000 go test -count 1 -v -run 'TestSlowClients$$' ./cmd/casegate
+
+# Processes killed and power cut, so many times, in the middle of a load.
+ROUNDS ?= 200
+torture: build
+	CASEGATE_ROUNDS=$(ROUNDS) go test -count 1 -timeout 6h -v -run 'TestKilled$$|TestPowerCut$$|TestKill$$' ./store/bolt ./cmd/casegate
 
 lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"

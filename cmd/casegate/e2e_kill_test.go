@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/url"
+	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -156,7 +158,13 @@ func TestKill(t *testing.T) {
 		}
 		return 1 + random.IntN(30<<10)
 	})
-	const rounds = 8
+	rounds := 8
+	if told := os.Getenv("CASEGATE_ROUNDS"); told != "" { // make torture
+		var err error
+		if rounds, err = strconv.Atoi(told); err != nil {
+			t.Fatal(err)
+		}
+	}
 	random := rand.New(rand.NewPCG(2, 3))
 	for round := range rounds {
 		time.Sleep(time.Duration(300+random.IntN(1500)) * time.Millisecond)

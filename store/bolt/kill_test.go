@@ -28,10 +28,7 @@ func TestKilled(t *testing.T) {
 		work(path)
 		return
 	}
-	rounds := 6
-	if testing.Short() {
-		rounds = 2
-	}
+	rounds := rounds(t, 6)
 	path := filepath.Join(t.TempDir(), "casegate.db")
 	acknowledged := map[string]bool{}
 	for range rounds {
@@ -50,6 +47,22 @@ func TestKilled(t *testing.T) {
 		t.Error("the child never got anything done")
 	}
 	t.Logf("%d rounds, %d messages acknowledged", rounds, len(acknowledged))
+}
+
+// rounds is how often a test tries its luck: a third in a short run, and as often
+// as it is told by make torture.
+func rounds(t *testing.T, n int) int {
+	if told := os.Getenv("CASEGATE_ROUNDS"); told != "" {
+		n, err := strconv.Atoi(told)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if testing.Short() {
+		return max(n/3, 1)
+	}
+	return n
 }
 
 // work accepts mail until it is killed, and says what is durable.

@@ -20,10 +20,7 @@ func TestPowerCut(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("cutting the power of a file system takes root")
 	}
-	rounds := 4
-	if testing.Short() {
-		rounds = 1
-	}
+	rounds := rounds(t, 4)
 	image := filepath.Join(t.TempDir(), "disk")
 	mustRun(t, "truncate", "-s", "1G", image)
 	mustRun(t, "mkfs.ext4", "-q", image)
