@@ -20,7 +20,7 @@ func TestQueueActs(t *testing.T) {
 		want string
 	}{
 		{"hold " + id + " --reason moving", 0, "delivery " + id + ": held: moving"},
-		{"hold " + id, 0, "delivery " + id + " is so already"},
+		{"hold " + id, 0, "delivery " + id + " is held already: nothing is changed"},
 		{"show " + id, 0, "reason     held by "},
 		{"retry " + id, 1, "is held"},
 		{"release --case 1", 0, "release: 1 delivery"},

@@ -230,6 +230,14 @@ func dropDelivery(d *store.Delivery, o QueueOrder, by string, at time.Time) (str
 	return because("dropped, and nobody is told", o.Reason), nil
 }
 
+// standing is how a delivery stands, for who asks for what is so already.
+func standing(d *store.Delivery) string {
+	if d.State == store.Queued && d.Dropped != "" {
+		return "dropped"
+	}
+	return string(d.State)
+}
+
 func atRest(d *store.Delivery, what string) error {
 	return problem(409, "casegate queue show "+d.ID.String(), "delivery %s is %s: it cannot be %s", d.ID, d.State, what)
 }
@@ -260,7 +268,7 @@ func (c chore) asked(o *QueueOrder) error {
 func (a *api) carryOut(ctx context.Context, tx store.Tx, c chore, d *store.Delivery, o QueueOrder, at time.Time) (changed bool, said string, err error) {
 	said, err = c.do(d, o, by(ctx), at)
 	if err != nil || said == "" {
-		return false, fmt.Sprintf("delivery %s is so already", d.ID), err
+		return false, fmt.Sprintf("delivery %s is %s already: nothing is changed", d.ID, standing(d)), err
 	}
 	said = fmt.Sprintf("delivery %s: %s", d.ID, said)
 	if err := tx.Enqueue(*d); err != nil || !c.one {

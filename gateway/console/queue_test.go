@@ -30,9 +30,9 @@ func TestQueueActs(t *testing.T) {
 	d := newDesk(t)
 	one := "/queue/" + d.firstOut.String()
 	d.play(t,
-		step{one + "/release", "{}", "already: delivery " + d.firstOut.String() + " is so already"},
+		step{one + "/release", "{}", "already: delivery " + d.firstOut.String() + " is queued already: nothing is changed"},
 		step{one + "/hold", `{"reason":"the desk moves"}`, "delivery " + d.firstOut.String() + ": held: the desk moves"},
-		step{one + "/hold", "{}", "already: delivery " + d.firstOut.String() + " is so already"},
+		step{one + "/hold", "{}", "already: delivery " + d.firstOut.String() + " is held already: nothing is changed"},
 		step{one + "/retry", "{}", "409 delivery " + d.firstOut.String() + " is held | casegate queue release " + d.firstOut.String()},
 	)
 	if row := d.delivered(t, d.firstOut); row.State != store.Held || row.Reason != "held by kim: the desk moves" {
@@ -79,6 +79,8 @@ func TestQueueDropWithBounce(t *testing.T) {
 	})
 	d.play(t, step{"/queue/" + d.answerOut.String() + "/drop", `{"reason":"wrong file","bounce":true}`,
 		"delivery " + d.answerOut.String() + ": dropped, and its sender is told: wrong file"})
+	d.play(t, step{"/queue/" + d.answerOut.String() + "/drop", `{"reason":"again"}`,
+		"already: delivery " + d.answerOut.String() + " is dropped already: nothing is changed"})
 	if row := d.delivered(t, d.answerOut); row.State != store.Queued || row.Dropped != "wrong file" || row.Recipients[1].State != store.Queued {
 		t.Errorf("%+v", row)
 	}
