@@ -1,9 +1,11 @@
 package bolt
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"maps"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/casegate/casegate/store"
@@ -41,13 +43,19 @@ func (s *Store) Claim(ctx context.Context, now time.Time, length time.Duration, 
 	}
 	var c claim
 	err = s.attend(ctx, func(w *writer) error {
-		c = claim{writer: w, now: now, until: now.Add(length), n: n}
+		for id, interrupted := range c.found { // by a run that was undone
+			s.unheard.add(id, interrupted)
+		}
+		c = claim{writer: w, unheard: &s.unheard, found: map[store.ID]bool{}, now: now, until: now.Add(length), n: n}
 		if err := c.back(); err != nil {
 			return err
 		}
 		return c.due(by)
 	})
 	if err != nil {
+		for _, d := range c.list {
+			s.unheard.add(d.ID, d.Interrupted)
+		}
 		return nil, err
 	}
 	for _, err := range c.lost {
@@ -56,13 +64,45 @@ func (s *Store) Claim(ctx context.Context, now time.Time, length time.Duration, 
 	return c.list, nil
 }
 
+// unheard are the deliveries whose lease may stand though their claim failed, in
+// a commit of unknown outcome: nobody has them. The value is what the claim would
+// have said of Delivery.Interrupted.
+type unheard struct {
+	mu  sync.Mutex
+	ids map[store.ID]bool
+}
+
+func (u *unheard) add(id store.ID, interrupted bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.ids == nil {
+		u.ids = map[store.ID]bool{}
+	}
+	u.ids[id] = interrupted
+}
+
+func (u *unheard) drop(id store.ID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.ids, id)
+}
+
+func (u *unheard) has(id store.ID) (interrupted, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	interrupted, ok = u.ids[id]
+	return interrupted, ok
+}
+
 // claim is one Claim being answered.
 type claim struct {
 	*writer
+	unheard    *unheard
 	now, until time.Time
 	n          int
 	list       []store.Delivery
-	lost       []error // deliveries that can't be read
+	found      map[store.ID]bool // those of them that were unheard
+	lost       []error           // deliveries that can't be read
 }
 
 // due lends what waits.
@@ -78,22 +118,25 @@ func (c *claim) due(room laneRoom) error {
 	return nil
 }
 
-// back lends anew what nobody settled.
+// back lends anew what nobody settled, and what nobody heard that he had.
 func (c *claim) back() error {
-	var ended [][]byte
+	ended := map[store.ID]bool{}
 	for k, v := range c.rows(leases, nil, nil) {
-		if c.lease(k, v).over(c.now, c.epoch) {
-			ended = append(ended, bytes.Clone(k))
+		id := store.ID(k)
+		if interrupted, ok := c.unheard.has(id); ok {
+			ended[id] = interrupted
+		} else if c.lease(k, v).over(c.now, c.epoch) {
+			ended[id] = true
 		}
 	}
-	for _, k := range ended {
+	for _, id := range slices.SortedFunc(maps.Keys(ended), compareIDs) {
 		if len(c.list) == c.n {
 			break
 		}
-		if err := c.drop(leases, k); err != nil {
+		if err := c.drop(leases, id[:]); err != nil {
 			return err
 		}
-		if err := c.lend(store.ID(k), true); err != nil {
+		if err := c.lend(id, ended[id]); err != nil {
 			return err
 		}
 	}
@@ -102,6 +145,10 @@ func (c *claim) back() error {
 
 // lend hands out a delivery. One that was held or ended meanwhile is let go.
 func (c *claim) lend(id store.ID, interrupted bool) error {
+	if was, ok := c.unheard.has(id); ok {
+		c.found[id] = was
+		c.unheard.drop(id)
+	}
 	d, err := c.Delivery(id)
 	switch {
 	case errors.Is(err, ErrDamaged), errors.Is(err, store.ErrNotFound):
@@ -164,7 +211,7 @@ func (s *Store) nextDue(ctx context.Context, now time.Time, room laneRoom) (at t
 		}
 		for k, v := range r.rows(leases, nil, nil) {
 			l := r.lease(k, v)
-			if l.epoch != s.epoch {
+			if _, ok := s.unheard.has(store.ID(k)); ok || l.epoch != s.epoch {
 				l.until = now
 			}
 			earlier(l.until)

@@ -3,12 +3,15 @@ package bolt
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/bbolt"
 
 	"github.com/casegate/casegate/store"
 )
@@ -86,6 +89,50 @@ func TestClaimPastDamage(t *testing.T) {
 			if counts, err := st.Verify(ctx, func(store.Finding) {}); c.lost && (err != nil || counts.Findings == 0) {
 				t.Errorf("Verify: %+v, %v", counts, err)
 			}
+		})
+	}
+}
+
+// TestUnheardClaim: where the outcome of the commit of a claim is unknown, what it
+// may have lent is to be had again as soon as the store is open, and once.
+func TestUnheardClaim(t *testing.T) {
+	for name, done := range map[string]bool{"the lease stands": true, "the lease was not written": false} {
+		t.Run(name, func(t *testing.T) {
+			ctx, fail := context.Background(), false
+			st := open(t, filepath.Join(t.TempDir(), "casegate.db"), Options{Logger: quiet(), commit: func(tx *bbolt.Tx) error {
+				if !fail {
+					return tx.Commit()
+				}
+				fail = false
+				if done {
+					return errors.Join(tx.Commit(), errors.New("input/output error"))
+				}
+				return errors.Join(tx.Rollback(), errors.New("input/output error"))
+			}})
+			for i := range uint64(2) {
+				if _, err := newLetter(i, 100).accept(ctx, st); err != nil {
+					t.Fatal(err)
+				}
+			}
+			now := time.Now().Add(time.Minute)
+			claim := func(want int) {
+				t.Helper()
+				var list []store.Delivery
+				err := store.ErrUnavailable
+				for end := time.Now().Add(5 * time.Second); errors.Is(err, store.ErrUnavailable) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+					list, err = st.Claim(ctx, now, time.Hour, 9, nil)
+				}
+				if err != nil || len(list) != want || slices.ContainsFunc(list, func(d store.Delivery) bool { return d.Interrupted }) {
+					t.Errorf("%+v, %v; want %d", list, err, want)
+				}
+			}
+			fail = true
+			if list, err := st.Claim(ctx, now, time.Hour, 9, nil); !errors.Is(err, store.ErrUnavailable) || list != nil {
+				t.Fatal(list, err)
+			}
+			claim(2)
+			claim(0)
+			verifyClean(t, st)
 		})
 	}
 }

@@ -71,6 +71,7 @@ type Store struct {
 	db      atomic.Pointer[mounted] // nil while the outcome of a commit is unknown, and when closed
 	calls   chan *call
 	patient patient
+	unheard unheard
 	slab    []byte // of the committer
 	wholes  sync.WaitGroup
 
