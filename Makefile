@@ -41,10 +41,11 @@ conformance:
 slow: build
 	CASEGATE_SLOW_CONNECTIONS=10000 go test -count 1 -v -run 'TestSlowClients$$' ./cmd/casegate
 
-# Processes killed and power cut, so many times, in the middle of a load.
+# Processes killed, power cut and system calls failing, so many times, in the
+# middle of a load.
 ROUNDS ?= 200
 torture: build
-	CASEGATE_ROUNDS=$(ROUNDS) go test -count 1 -timeout 6h -v -run 'TestKilled$$|TestPowerCut$$|TestKill$$' ./store/bolt ./cmd/casegate
+	CASEGATE_ROUNDS=$(ROUNDS) go test -count 1 -timeout 6h -v -run 'TestKilled$$|TestPowerCut$$|TestKill$$|TestSystemCallsFail$$' ./store/bolt ./cmd/casegate
 
 lint:
 	@test -z "$$(gofmt -l . | tee /dev/stderr)"

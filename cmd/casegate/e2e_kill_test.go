@@ -147,6 +147,17 @@ func (l *load) finish() {
 	l.t.Logf("verify: %+v", counts)
 }
 
+// rounds is how often a test tries its luck, unless make torture says otherwise.
+func rounds(t *testing.T, n int) int {
+	if told := os.Getenv("CASEGATE_ROUNDS"); told != "" {
+		var err error
+		if n, err = strconv.Atoi(told); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
 // TestKill kills the daemon in the middle of a load, again and again. What was
 // acknowledged is archived exactly once and reaches the sink; what was not is
 // there whole or not at all.
@@ -158,13 +169,7 @@ func TestKill(t *testing.T) {
 		}
 		return 1 + random.IntN(30<<10)
 	})
-	rounds := 8
-	if told := os.Getenv("CASEGATE_ROUNDS"); told != "" { // make torture
-		var err error
-		if rounds, err = strconv.Atoi(told); err != nil {
-			t.Fatal(err)
-		}
-	}
+	rounds := rounds(t, 8)
 	random := rand.New(rand.NewPCG(2, 3))
 	for round := range rounds {
 		time.Sleep(time.Duration(300+random.IntN(1500)) * time.Millisecond)
