@@ -208,6 +208,8 @@ func retryDelivery(d *store.Delivery, o QueueOrder, _ string, at time.Time) (str
 // dropDelivery ends it here, or leaves it to the relay to end it with a report.
 func dropDelivery(d *store.Delivery, o QueueOrder, by string, at time.Time) (string, error) {
 	switch {
+	case d.State == store.Failed && o.Bounce:
+		return "", problem(409, "casegate queue show "+d.ID.String(), "delivery %s has failed already: its sender is told nothing more", d.ID)
 	case d.State == store.Failed || d.State == store.Queued && d.Dropped != "":
 		return "", nil
 	case d.State == store.Delivered:

@@ -81,6 +81,9 @@ func TestQueueDropWithBounce(t *testing.T) {
 		"delivery " + d.answerOut.String() + ": dropped, and its sender is told: wrong file"})
 	d.play(t, step{"/queue/" + d.answerOut.String() + "/drop", `{"reason":"again"}`,
 		"already: delivery " + d.answerOut.String() + " is dropped already: nothing is changed"})
+	d.play(t, step{"/queue/" + d.firstOut.String() + "/drop", `{"reason":"spam"}`, "delivery " + d.firstOut.String() + ": dropped, and nobody is told: spam"})
+	d.play(t, step{"/queue/" + d.firstOut.String() + "/drop", `{"reason":"spam","bounce":true}`,
+		"409 delivery " + d.firstOut.String() + " has failed already: its sender is told nothing more | casegate queue show " + d.firstOut.String()})
 	if row := d.delivered(t, d.answerOut); row.State != store.Queued || row.Dropped != "wrong file" || row.Recipients[1].State != store.Queued {
 		t.Errorf("%+v", row)
 	}
