@@ -9,15 +9,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/casegate/casegate/gateway/testbed"
 )
 
 // TestSystemCallsFail lets calls of the system fail under a load, each kind in
 // each thread once: clients are told to come again, mail flows on by itself, and
 // what was acknowledged is there.
 func TestSystemCallsFail(t *testing.T) {
-	if _, err := exec.LookPath("strace"); err != nil {
-		t.Skip("strace is not installed; make test installs it")
-	}
+	testbed.Need(t, "strace")
 	l := newLoad(t, rigOptions{})
 	l.run(func(random *rand.Rand) int { return 1 + random.IntN(100<<10) })
 	faults, struck := []string{

@@ -5,6 +5,8 @@ package testbed
 
 import (
 	"bytes"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -27,13 +29,19 @@ func Need(t testing.TB, programs ...string) {
 	}
 }
 
-// Free returns addresses on loopback, host:port, that were free a moment ago.
+// Free returns addresses on loopback, host:port, that were free a moment ago. They
+// are below those that systems give to clients, so that no connection of another
+// test takes one meanwhile.
 func Free(t testing.TB, n int) (addresses []string) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const low, high = 10_000, 30_000
+	for tries := 0; len(addresses) < n; tries++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", low+rand.IntN(high-low)))
 		if err != nil {
-			t.Fatal(err)
+			if tries > 100 {
+				t.Fatal(err)
+			}
+			continue
 		}
 		defer l.Close() // when all are found
 		addresses = append(addresses, l.Addr().String())
