@@ -1,6 +1,7 @@
 package bolt
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -109,6 +110,42 @@ func TestByteFlips(t *testing.T) {
 			t.Errorf("byte %d of page %d: %x instead of %x was not found", at%os.Getpagesize(), at/os.Getpagesize(), bad, whole[at])
 		}
 		flip(t, path, at, whole[at])
+	}
+	verifyClean(t, open(t, path, Options{}))
+}
+
+// TestDamagedMetaIsLetGo: a file that can't be opened, for what is damaged in the
+// bucket that says which version it has, is not left locked.
+func TestDamagedMetaIsLetGo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "casegate.db")
+	fillAll(t, path)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for name := []byte(meta.String()); ; {
+		at := bytes.LastIndex(whole, name)
+		if at < 0 {
+			break
+		}
+		for i := at; i < min(at+60, len(whole)); i++ {
+			flip(t, path, i, whole[i]^0x11)
+			st, err := Open(path, Options{Logger: quiet(), Timeout: time.Millisecond})
+			if errors.Is(err, store.ErrInUse) {
+				t.Fatalf("byte %d: %v", i, err)
+			}
+			if err != nil {
+				refused++
+			} else {
+				st.Close()
+			}
+			flip(t, path, i, whole[i])
+		}
+		whole = whole[:at]
+	}
+	if refused == 0 {
+		t.Error("nothing was damaged")
 	}
 	verifyClean(t, open(t, path, Options{}))
 }

@@ -117,22 +117,24 @@ func (s *Store) mount(reread bool) error {
 		dropCache(f)
 	}
 	began := time.Now()
-	d, err := inspect(f)
-	if err != nil {
+	var d *damage
+	if err := guard(func() (err error) { d, err = inspect(f); return err }); err != nil {
 		f.Close()
 		return err
 	}
 	opts := boltOptions(f, s.opts.Timeout)
 	opts.ReadOnly = !d.sound() // bbolt would take lost pages for free ones
-	db, err := bbolt.Open(s.path, 0o600, opts)
-	if err != nil {
+	var db *bbolt.DB
+	if err := guard(func() (err error) { db, err = bbolt.Open(s.path, 0o600, opts); return err }); err != nil {
+		f.Close()
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	if s.opts.MaxSize > 0 {
 		db.MaxSize = int(s.opts.MaxSize) + db.AllocSize // bbolt counts what it would allocate ahead
 	}
 	m := &mounted{db, f, d}
-	if err := s.checkSchema(m); err != nil {
+	// What is left open here stays locked: a later try would find it in use.
+	if err := guard(func() error { return s.checkSchema(m) }); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	if d.meta != nil {
