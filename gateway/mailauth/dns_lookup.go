@@ -79,7 +79,7 @@ func (l *lookups) ask(kind recordType, name string) ([]string, error) {
 		return nil, l.give("look-ups rest after failures of the DNS")
 	case l.left == 0:
 		return nil, l.give("it takes too many look-ups")
-	case l.ctx.Err() != nil:
+	case l.outOfTime():
 		return nil, l.give("the DNS did not answer in time")
 	}
 	l.left--
@@ -88,7 +88,7 @@ func (l *lookups) ask(kind recordType, name string) ([]string, error) {
 		if kind != ptr {
 			l.unanswered = name
 		}
-		if l.ctx.Err() != nil {
+		if l.outOfTime() {
 			return nil, l.give("the DNS did not answer in time")
 		}
 		return nil, l.give("the DNS did not answer")
@@ -100,6 +100,12 @@ func (l *lookups) ask(kind recordType, name string) ([]string, error) {
 		l.shared.mu.Unlock()
 	}
 	return records, err
+}
+
+// outOfTime: a socket notices its deadline a little before the context does.
+func (l *lookups) outOfTime() bool {
+	end, ok := l.ctx.Deadline()
+	return l.ctx.Err() != nil || ok && !time.Now().Before(end)
 }
 
 func (l *lookups) give(trouble string) error {
